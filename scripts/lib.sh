@@ -6,6 +6,7 @@
 #           $NARFS_CACHE_DIR, or narfs/ in the user's cache folder
 
 set -euo pipefail
+shopt -s inherit_errexit
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${NARFS_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/narfs}
