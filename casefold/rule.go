@@ -52,18 +52,3 @@ func (r Rule) Key(name string) string {
 
 // keyBuf holds the key of nearly every name without allocation: names have at most 255 bytes.
 const keyBuf = 256
-
-// appendKey appends the key of name to dst.
-func (r Rule) appendKey(dst []byte, name string) []byte {
-	for i := range len(name) {
-		dst = append(dst, lowerASCII(name[i]))
-	}
-	return dst
-}
-
-func lowerASCII(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + ('a' - 'A')
-	}
-	return c
-}
