@@ -19,12 +19,12 @@
 // Every token is a string: its length as a little-endian 64-bit number, its
 // bytes, and zero bytes up to a multiple of eight (package wire).
 //
-//	nar       = "nix-archive-1" node
-//	node      = "(" "type" object ")"
+//	nar       = "nix-archive-1" node .
+//	node      = "(" "type" object ")" .
 //	object    = "regular" ["executable" ""] "contents" BYTES
 //	          | "symlink" "target" TARGET
-//	          | "directory" entry*
-//	entry     = "entry" "(" "name" NAME "node" node ")"
+//	          | "directory" { entry } .
+//	entry     = "entry" "(" "name" NAME "node" node ")" .
 //
 // Reader and Writer hold to the rules of the newest Nix, which are stricter than
 // those of Nix 2.8: the order of the fields is fixed, names are 1 to 255 bytes

@@ -40,7 +40,7 @@ const (
 )
 
 func packDir(first, n uint32) uint64 {
-	return (uint64(first)<<indexBits|uint64(n))<<kindBits | kindDir
+	return (uint64(first)<<indexBits|uint64(n))<<kindBits + kindDir
 }
 
 func packFile(size int64, executable bool) uint64 {
@@ -195,6 +195,7 @@ func (t *Tree) Header(i uint32, depth int) Header {
 		h.Size = t.Size(i)
 	case TypeSymlink:
 		h.Target = t.Target(i)
+	case TypeDirectory: // the number of its entries follows from what comes
 	}
 	return h
 }
