@@ -5,28 +5,35 @@ import (
 	"sort"
 )
 
-// Dir is one directory as a view shows it. It holds only what differs from the original names, and an index
-// if case is folded. It never changes, so it may be used concurrently.
+// Dir is one directory under the names of a view: it translates between them and the indices of its files.
+// It holds only the names that differ from the original ones and, if case is folded, four to eight bytes for each
+// file. It never changes, so it may be used concurrently if the name function that it was given may.
 type Dir struct {
-	rule    Rule
-	n       int
-	name    func(i int) string
-	renamed []int          // indices of the names shown otherwise, ascending
-	shown   []string       // how they are shown
-	byShown map[string]int // from shown to index
-	byKey   map[string]int // from the keys of shown to index, if case is folded
-	seed    maphash.Seed   // for index
-	index   []uint32       // original names by the hash of their keys, index+1, if case is folded
+	rule Rule
+	n    int
+	name func(i int) string
+
+	// Names shown otherwise, by index.
+	renamed []int
+	shown   []string
+	byShown map[string]int
+
+	// If case is folded: the names shown otherwise by key, and a hash table of index+1 by original names' keys,
+	// with the first of those that have one.
+	byKey map[string]int
+	table []uint32
+	seed  maphash.Seed
 }
 
-// DirOptions says how a view shows a directory.
+// DirOptions says how a view treats a directory. The zero value changes nothing.
 type DirOptions struct {
-	Hack bool // show the names of Hack; false: the original names
-	Fold bool // Lookup also finds names that only collide with the wanted one; false: exact names only
+	Hack bool // show the names of Hack, not the original ones
+	Fold bool // let Lookup find names that collide with the wanted one
 }
 
-// NewDir returns a directory of n names, which name returns for 0 … n-1, sorted by bytes; it is kept and called
-// by the methods. A directory for which Needed is false and that is not folded needs no Dir.
+// NewDir returns a directory of n files with the original names that name returns for 0 … n-1, sorted by bytes.
+// The Dir keeps name and calls it. Without Fold, a directory for which Needed is false needs no Dir: all its names
+// are shown as they are.
 func NewDir(rule Rule, o DirOptions, n int, name func(i int) string) *Dir {
 	d := &Dir{rule: rule, n: n, name: name}
 	if o.Hack && Needed(rule, n, name) {
@@ -58,32 +65,28 @@ func (d *Dir) fold() {
 		d.byKey[d.rule.Key(s)] = d.renamed[j]
 	}
 	d.seed = maphash.MakeSeed()
-	d.index = make([]uint32, 2*d.n)
+	d.table = make([]uint32, d.n+d.n/2+1)
 	var buf [keyBuf]byte
 	for i := range d.n {
-		key := d.rule.appendKey(buf[:0], d.name(i))
-		if slot, ok := d.slot(key); !ok {
-			d.index[slot] = uint32(i + 1)
+		if slot := d.slot(d.rule.appendKey(buf[:0], d.name(i))); d.table[slot] == 0 {
+			d.table[slot] = uint32(i + 1)
 		}
 	}
 }
 
-// slot returns where the first original name of that key stands in the index, or the free slot for it.
-func (d *Dir) slot(key []byte) (slot int, ok bool) {
+// slot returns the place in the table of the first file whose original name has that key, or the free place for it.
+func (d *Dir) slot(key []byte) int {
 	var buf [keyBuf]byte
-	slot = int(maphash.Bytes(d.seed, key) % uint64(len(d.index)))
-	for d.index[slot] != 0 {
-		if string(d.rule.appendKey(buf[:0], d.name(int(d.index[slot])-1))) == string(key) {
-			return slot, true
-		}
-		if slot++; slot == len(d.index) {
+	slot := int(maphash.Bytes(d.seed, key) % uint64(len(d.table)))
+	for d.table[slot] != 0 && string(d.rule.appendKey(buf[:0], d.name(int(d.table[slot]-1)))) != string(key) {
+		if slot++; slot == len(d.table) {
 			slot = 0
 		}
 	}
-	return slot, false
+	return slot
 }
 
-// Shown returns the name that the view shows for name i.
+// Shown returns the name that the view shows for file i.
 func (d *Dir) Shown(i int) string {
 	if j := sort.SearchInts(d.renamed, i); j < len(d.renamed) && d.renamed[j] == i {
 		return d.shown[j]
@@ -91,9 +94,9 @@ func (d *Dir) Shown(i int) string {
 	return d.name(i)
 }
 
-// Lookup returns the index of the file that name means: the one shown so, else the one whose original name it
-// is (the two are never different files), else, if case is folded, the one whose shown name collides with it,
-// else the first whose original name does.
+// Lookup returns the index of the file that name means: the file that is shown under it, or else whose original
+// name it is (for two files never at once). If there is none and case is folded, it is the file whose shown name
+// collides with name, or else the first whose original name does.
 func (d *Dir) Lookup(name string) (i int, ok bool) {
 	if i, ok = d.byShown[name]; ok {
 		return i, true
@@ -102,7 +105,7 @@ func (d *Dir) Lookup(name string) (i int, ok bool) {
 	if i < d.n && d.name(i) == name {
 		return i, true
 	}
-	if len(d.index) == 0 {
+	if d.table == nil {
 		return 0, false
 	}
 	var buf [keyBuf]byte
@@ -110,8 +113,8 @@ func (d *Dir) Lookup(name string) (i int, ok bool) {
 	if i, ok = d.byKey[string(key)]; ok {
 		return i, true
 	}
-	if slot, ok := d.slot(key); ok {
-		return int(d.index[slot]) - 1, true
+	if slot := d.slot(key); d.table[slot] != 0 {
+		return int(d.table[slot] - 1), true
 	}
 	return 0, false
 }

@@ -1,63 +1,59 @@
 package casefold
 
 import (
-	"crypto/sha256"
-	"encoding/base32"
 	"hash/maphash"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
-// Suffix is what Nix puts between a name and its number.
-const Suffix = "~nix~case~hack~"
-
-// MaxName is the longest name that Hack makes, in bytes: NAME_MAX of every system narfs runs on.
-const MaxName = 255
-
-// literal follows a Suffix that belongs to the name itself. Nix's numbers begin at 1 and have no leading zero.
-const literal = '0'
-
-// Needed reports whether Hack would change any of the n names that name returns for 0 … n-1: whether two of
-// them collide under the rule or one holds Suffix. It allocates nothing for up to 512 names, else one table.
+// Needed reports whether Hack would change any of the n names of a directory, which name returns for 0 … n-1:
+// whether two of them collide under the rule or one holds Suffix. It allocates nothing for up to 512 names, and
+// one table for more.
 func Needed(rule Rule, n int, name func(i int) string) bool {
-	var (
-		small [1024]uint64 // hash in the upper half, index+1 in the lower
-		table = small[:]
-		buf   [keyBuf]byte
-		other [keyBuf]byte
-		seed  = maphash.MakeSeed() // names come from peers: nobody may choose them to meet in one slot
-	)
-	if 2*n > len(small) {
-		table = make([]uint64, 2*n)
+	switch {
+	case n <= 32: // most directories: clearing a big table would take longer than the rest
+		var table [64]uint64
+		return needed(rule, n, name, table[:])
+	case n <= 512:
+		var table [1024]uint64
+		return needed(rule, n, name, table[:])
 	}
+	return needed(rule, n, name, make([]uint64, 2*n))
+}
+
+// needed is Needed with an empty hash table of at least 2n slots: half of the key's hash and the index, plus one.
+func needed(rule Rule, n int, name func(i int) string, table []uint64) bool {
+	const low = 1<<32 - 1
+	var buf, other [keyBuf]byte
+	seed := maphash.MakeSeed() // names come from peers: nobody may choose them to meet in one slot
 	for i := range n {
 		s := name(i)
 		if strings.Contains(s, Suffix) {
 			return true
 		}
 		key := rule.appendKey(buf[:0], s)
-		h := maphash.Bytes(seed, key)
-		slot := int(h % uint64(len(table)))
-		for ; table[slot] != 0; slot++ {
-			if table[slot]>>32 == h>>32 && string(rule.appendKey(other[:0], name(int(uint32(table[slot]))-1))) == string(key) {
-				return true
+		hash := maphash.Bytes(seed, key)
+		slot := int(hash % uint64(len(table)))
+		for table[slot] != 0 {
+			if (table[slot]^hash)&^low == 0 {
+				if string(rule.appendKey(other[:0], name(int(table[slot]&low)-1))) == string(key) {
+					return true
+				}
 			}
-			if slot == len(table)-1 {
-				slot = -1
+			if slot++; slot == len(table) {
+				slot = 0
 			}
 		}
-		table[slot] = h>>32<<32 | uint64(i+1)
+		table[slot] = hash&^low | uint64(i+1)
 	}
 	return false
 }
 
 // Hack returns the names that a hacked directory shows for names, in the same order. names are the distinct
-// names of one directory, sorted by bytes, as a NAR has them; other orders only number otherwise.
+// names of one directory, of 1 to MaxName bytes, sorted by bytes as in a NAR; the numbers depend on that order.
 //
-// No two results collide under the rule, none has more than MaxName bytes, Strip maps each back (except the
-// shortened ones), and none is an original name of another file. Under ASCII the result is what Nix writes
-// wherever Nix loses nothing; the package comment has the details. When nothing changes, the result is names itself.
+// The result is distinct under the rule, and what Nix writes wherever Nix loses nothing; the package comment
+// has the details. When nothing changes, it is names itself.
 func Hack(rule Rule, names []string) []string {
 	if !Needed(rule, len(names), func(i int) string { return names[i] }) {
 		return names
@@ -66,32 +62,118 @@ func Hack(rule Rule, names []string) []string {
 	for _, name := range names {
 		h.keys[rule.Key(name)] |= original
 	}
-	shown := make([]string, len(names))
+	all := make([]string, len(names))
 	for i, name := range names {
-		shown[i] = h.show(name)
+		all[i] = h.show(name)
 	}
-	return shown
+	return all
 }
 
-// escape marks every Suffix in name as a part of it.
-func escape(name string) string {
-	return strings.ReplaceAll(name, Suffix, Suffix+string(literal))
+// Hacker hacks a directory whose names become known one by one, as from a NAR. It is for one goroutine.
+type Hacker struct {
+	rule  Rule
+	keys  map[string]keyState
+	count map[string]int // the last number given out, by the key of what is numbered; made with the first
+
+	names, given []string // what Add got and returned
+	late         bool     // a name came that would have changed an earlier answer of Add
 }
 
-// digestLen is the length of a shortened name's digest: 160 bits in base 32.
-const digestLen = 32
+// keyState says what a key belongs to.
+type keyState uint8
 
-// shorten makes a name of at most MaxName bytes out of the start of name and a digest of all of it.
-func shorten(name string, attempt int) string {
-	sum := sha256.Sum256([]byte(name + "\x00" + strconv.Itoa(attempt)))
-	digest := strings.ToLower(base32.HexEncoding.EncodeToString(sum[:20]))
-	start, _, _ := strings.Cut(name, Suffix)
-	if limit := MaxName - len(Suffix) - 1 - digestLen; len(start) > limit {
-		for limit > 0 && !utf8.RuneStart(start[limit]) {
-			limit--
+const (
+	original keyState = 1 << iota // a name of the directory
+	shown                         // a name given out: at most one for each key
+)
+
+// Rename is a file to be renamed within its directory.
+type Rename struct{ From, To string }
+
+// NewHacker returns a Hacker for an empty directory.
+func NewHacker(rule Rule) *Hacker {
+	return &Hacker{rule: rule, keys: map[string]keyState{}}
+}
+
+// Add returns the name under which the file of that original name is to be created. Names come sorted by bytes,
+// as they do to Hack. No two answers collide.
+func (h *Hacker) Add(name string) string {
+	key := h.rule.Key(name)
+	if h.keys[key] == shown {
+		h.late = true
+	}
+	h.keys[key] |= original
+	s := h.show(name)
+	h.names, h.given = append(h.names, name), append(h.given, s)
+	return s
+}
+
+// Finish returns what is to be renamed, in that order, now that the directory is complete, so that it has the
+// names of Hack: nothing, unless a name that Add had given out proved to collide with a later original name.
+// No name on the way collides with another.
+func (h *Hacker) Finish() []Rename {
+	if !h.late {
+		return nil
+	}
+	final := Hack(h.rule, h.names)
+	for _, name := range final {
+		h.keys[h.rule.Key(name)] |= shown
+	}
+	var away, back []Rename
+	for i, want := range final {
+		if h.given[i] == want {
+			continue
 		}
-		start = start[:limit]
+		aside := ""
+		for n := 0; aside == ""; n++ {
+			if s := Suffix + "~" + strconv.Itoa(i) + "~" + strconv.Itoa(n); h.take(s) {
+				aside = s
+			}
+		}
+		away = append(away, Rename{h.given[i], aside})
+		back = append(back, Rename{aside, want})
 	}
-	start = start[:strings.Index(start+Suffix, Suffix)] // not even a Suffix that begins in start
-	return start + Suffix + "~" + digest
+	return append(away, back...)
+}
+
+// show gives out the name for the next original name, whose key is in h.keys already.
+func (h *Hacker) show(name string) string {
+	base := escape(name)
+	key := h.rule.Key(base)
+	if base == name {
+		if h.keys[key]&shown == 0 {
+			h.keys[key] |= shown
+			return name
+		}
+	} else if len(base) <= MaxName && h.take(base) {
+		return base
+	}
+	if h.count == nil {
+		h.count = map[string]int{}
+	}
+	for {
+		h.count[key]++
+		numbered := base + Suffix + strconv.Itoa(h.count[key])
+		if len(numbered) > MaxName {
+			break
+		}
+		if h.take(numbered) {
+			return numbered
+		}
+	}
+	for n := 0; ; n++ {
+		if short := shorten(name, n); h.take(short) {
+			return short
+		}
+	}
+}
+
+// take gives out a made-up name if it collides with no name given out or known to be an original one.
+func (h *Hacker) take(name string) bool {
+	key := h.rule.Key(name)
+	if h.keys[key] != 0 {
+		return false
+	}
+	h.keys[key] = shown
+	return true
 }

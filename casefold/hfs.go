@@ -26,6 +26,8 @@ func hfsIgnores(c rune) bool {
 // decomposition. Georgian capitals fold to the letters that were theirs then.
 func hfsLower(c rune) rune {
 	switch {
+	case c < unicode.MaxASCII:
+		return rune(lowerASCII(byte(c)))
 	case c < 0x0250:
 		return hfsLowerLatin(c)
 	case c >= 0x0391 && c <= 0x03A9 && c != 0x03A2, c >= 0x0410 && c <= 0x042F, c >= 0xFF21 && c <= 0xFF3A:

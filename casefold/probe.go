@@ -7,20 +7,14 @@ import (
 	"path/filepath"
 )
 
-// IsCaseInsensitive reports whether two names that differ only in the case of ASCII letters are one name in the
-// directory dir. It asks the system where that can tell, else it creates a file in dir and removes it again; where
-// it may not, the names that are already there decide, and if none has a letter, the answer is an error.
+// IsCaseInsensitive reports whether names that differ only in the case of ASCII letters are one name in the
+// directory dir. Where the system does not tell, it creates a file in dir, looks for it under its name in the other
+// case, and removes it; where it may not create one, a file that is already there serves. If there is none with a
+// letter in its name, the error is why it may not.
 func IsCaseInsensitive(dir string) (bool, error) {
 	insensitive, known, err := askSystem(dir)
-	if err != nil {
-		return false, fmt.Errorf("case sensitivity of %s: %w", dir, err)
-	}
-	if known {
-		return insensitive, nil
-	}
-	insensitive, err = probeCreating(dir)
-	if err != nil {
-		insensitive, err = probeExisting(dir, err)
+	if !known && err == nil {
+		insensitive, err = probe(dir)
 	}
 	if err != nil {
 		return false, fmt.Errorf("case sensitivity of %s: %w", dir, err)
@@ -28,17 +22,16 @@ func IsCaseInsensitive(dir string) (bool, error) {
 	return insensitive, nil
 }
 
-// probeCreating looks for a new file under its name in the other case.
-func probeCreating(dir string) (insensitive bool, err error) {
+func probe(dir string) (insensitive bool, err error) {
 	f, err := os.CreateTemp(dir, ".narfs-Case-*")
 	if err != nil {
-		return false, err
+		return probeExisting(dir, err)
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(f.Name())) }()
-	return sameFile(dir, filepath.Base(f.Name()))
+	return hasOtherCase(dir, filepath.Base(f.Name()))
 }
 
-// probeExisting does the same with the names in dir. cause is why no file could be created.
+// probeExisting decides by a file in dir; cause is why none could be created.
 func probeExisting(dir string, cause error) (bool, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -48,16 +41,21 @@ func probeExisting(dir string, cause error) (bool, error) {
 	for _, e := range entries {
 		there[e.Name()] = true
 	}
-	for name := range there {
-		if other := swapCase(name); !there[other] {
-			return sameFile(dir, name)
+	for _, e := range entries {
+		if there[swapCase(e.Name())] { // both names are there, or the name has no letter
+			continue
 		}
+		insensitive, err := hasOtherCase(dir, e.Name())
+		if errors.Is(err, os.ErrNotExist) {
+			continue // gone meanwhile
+		}
+		return insensitive, err
 	}
 	return false, cause
 }
 
-// sameFile reports whether name in dir is also found under its name in the other case.
-func sameFile(dir, name string) (bool, error) {
+// hasOtherCase reports whether the file of that name in dir is found under its name in the other case, too.
+func hasOtherCase(dir, name string) (bool, error) {
 	a, err := os.Lstat(filepath.Join(dir, name))
 	if err != nil {
 		return false, err
@@ -75,7 +73,7 @@ func sameFile(dir, name string) (bool, error) {
 func swapCase(name string) string {
 	b := []byte(name)
 	for i, c := range b {
-		if l := c | 0x20; 'a' <= l && l <= 'z' {
+		if lower := c | 0x20; 'a' <= lower && lower <= 'z' {
 			b[i] = c ^ 0x20
 		}
 	}

@@ -1,15 +1,19 @@
 package casefold
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
 
-// pcCaseSensitive is _PC_CASE_SENSITIVE of <sys/unistd.h>.
-const pcCaseSensitive = 11
+	"golang.org/x/sys/unix"
+)
 
-// askSystem asks pathconf(2), which every Darwin file system answers.
+// pathCaseSensitive is _PC_CASE_SENSITIVE of Darwin's <sys/unistd.h>.
+const pathCaseSensitive = 11
+
+// askSystem asks pathconf(2). A file system that has no answer gives EINVAL or ENOTSUP.
 func askSystem(dir string) (insensitive, known bool, err error) {
-	sensitive, err := unix.Pathconf(dir, pcCaseSensitive)
-	if err != nil {
-		return false, false, err
+	sensitive, err := unix.Pathconf(dir, pathCaseSensitive)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
+		return false, false, nil
 	}
-	return sensitive == 0, true, nil
+	return sensitive == 0, err == nil, err
 }

@@ -2,5 +2,5 @@
 
 package casefold
 
-// askSystem does not know: no system but Darwin has a call for it that all file systems answer.
+// askSystem knows nothing: Linux tells the case folding of some file systems only, each in its own way.
 func askSystem(string) (insensitive, known bool, err error) { return false, false, nil }

@@ -1,22 +1,18 @@
 package casefold
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Rule says which names are one name. The zero value is ASCII, Nix's own rule.
 type Rule uint8
 
+// The rules. The package comment defines them.
 const (
-	// ASCII is C's strcasecmp: A to Z equal a to z, every other byte only itself. Nix uses it everywhere.
-	ASCII Rule = iota
-	// HFS is the comparison of HFS+.
-	HFS
-	// APFS is the comparison of case-insensitive APFS: canonical decomposition and full case folding.
-	APFS
+	ASCII Rule = iota // C's strcasecmp, as Nix
+	HFS               // HFS+
+	APFS              // case-insensitive APFS
 )
 
-// ParseRule returns the rule of that name: "ascii", "hfs" or "apfs".
+// ParseRule returns the rule that is called "ascii", "hfs" or "apfs".
 func ParseRule(name string) (Rule, error) {
 	for r := ASCII; r <= APFS; r++ {
 		if r.String() == name {
@@ -39,8 +35,11 @@ func (r Rule) String() string {
 	return fmt.Sprintf("Rule(%d)", uint8(r))
 }
 
-// Key returns a string that is the same for two names exactly if they collide under the rule. It is for
-// comparing and hashing only, not for showing: it may be no valid name and no valid UTF-8.
+// keyBuf is the size of buffers on the stack for keys: nearly all are no longer than their names.
+const keyBuf = MaxName + 1
+
+// Key returns a string that is the same for two names exactly if they collide. It serves comparing and hashing,
+// not showing: it may be no valid file name and no valid UTF-8. It is name itself, without allocation, for most names.
 func (r Rule) Key(name string) string {
 	var buf [keyBuf]byte
 	key := r.appendKey(buf[:0], name)
@@ -49,6 +48,3 @@ func (r Rule) Key(name string) string {
 	}
 	return string(key)
 }
-
-// keyBuf holds the key of nearly every name without allocation: names have at most 255 bytes.
-const keyBuf = 256
