@@ -45,9 +45,14 @@ as_root() {
 # install_packages PACKAGE... installs Debian packages.
 install_packages() {
 	have apt-get || die "needs the packages $* (or what your system calls them); only Debian's are installed by itself"
-	say "installing $*"
-	as_root apt-get -q update >&2 || warn "apt-get update failed; trying with the lists that are here"
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" >&2
+	local log=$cache/install.log
+	mkdir -p "$cache"
+	say "installing $* (log: $log)"
+	as_root apt-get -q update >"$log" 2>&1 || warn "apt-get update failed; trying with the lists that are here"
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "$@" >>"$log" 2>&1 || {
+		tail -n 15 "$log" >&2
+		die "cannot install $*"
+	}
 }
 
 # version_at_least HAVE WANT compares dotted versions.
