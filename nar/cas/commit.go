@@ -1,0 +1,188 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// commit is one request to the committer: records to write, or none to have the index
+// learn of the chunks written so far.
+type commit struct {
+	recs       []record
+	late       func() ([]record, error) // gives recs when the commit's turn has come
+	checkpoint bool                     // also write a checkpoint
+	done       chan error               // buffered
+}
+
+const (
+	// maxGroup bounds how many commits share one sync.
+	maxGroup = 256
+	// checkpointBytes is how much of the log may have to be replayed after a crash.
+	checkpointBytes = 128 << 20
+	// pendingChunks is when the index learns of chunks though nothing commits.
+	pendingChunks = 16 << 10
+)
+
+var errClosed = errors.New("the store is closed")
+
+func (s *Store) submit(ctx context.Context, c *commit) error {
+	select {
+	case s.commits <- c:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.closing:
+		return errClosed
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// flush has the index learn of the chunks written so far.
+func (s *Store) flush(ctx context.Context) error {
+	return s.submit(ctx, &commit{done: make(chan error, 1)})
+}
+
+// commitLoop takes commits as they come; those that come while a sync runs share the next.
+// All changes of the index pass through it, in the order of the log.
+func (s *Store) commitLoop() {
+	var last position // of the last checkpoint
+	last = s.log.tail()
+	for {
+		var group []*commit
+		select {
+		case c := <-s.commits:
+			group = append(group, c)
+		case <-s.closing:
+			return
+		}
+		var alone *commit
+		for len(group) < maxGroup && group[0].late == nil && alone == nil {
+			select {
+			case c := <-s.commits:
+				if c.late != nil {
+					alone = c
+				} else {
+					group = append(group, c)
+				}
+				continue
+			default:
+			}
+			break
+		}
+		s.commitGroup(group)
+		if alone != nil {
+			s.commitGroup([]*commit{alone})
+		}
+		if end := s.log.tail(); end.pack != last.pack || end.off-last.off > checkpointBytes {
+			if err := s.checkpoint(); err != nil {
+				s.opts.Logger.Error("checkpoint", "store", s.dir, "error", err)
+				continue
+			}
+			last = end
+		}
+	}
+}
+
+// commitGroup writes, syncs and applies. One commit that cannot be written fails alone.
+func (s *Store) commitGroup(group []*commit) {
+	written := group[:0:0]
+	for _, c := range group {
+		if err := s.writeCommit(c); err != nil {
+			c.done <- err
+			continue
+		}
+		written = append(written, c)
+	}
+	if len(written) == 0 {
+		return
+	}
+	known, err := s.settle()
+	for _, c := range written {
+		if err == nil {
+			if err = s.index.apply(c.recs); err != nil {
+				s.log.fail(err)
+			}
+		}
+		if err == nil && c.checkpoint {
+			err = s.index.checkpoint(known)
+		}
+		c.done <- err
+	}
+}
+
+// writeCommit appends a commit's records. A late one asks the index, so what stands before
+// it in the group is applied first: late commits come alone.
+func (s *Store) writeCommit(c *commit) (err error) {
+	if c.late != nil {
+		if c.recs, err = c.late(); err != nil {
+			return err
+		}
+	}
+	return s.writeRecords(c.recs)
+}
+
+// checkpoint makes the index durable. Only the committer and Close call it: between a sync
+// of the log and the index there is no commit under way.
+func (s *Store) checkpoint() error {
+	known, err := s.settle()
+	if err != nil {
+		return err
+	}
+	return s.index.checkpoint(known)
+}
+
+// settle makes the log durable and enters the chunks that stand in it into the index, which
+// knows all chunks before the returned position then. The order matters: frames are
+// appended meanwhile. The position is taken first, because what is appended after the turn
+// of the pending set is not entered; the tail to sync last, because what is entered must
+// be durable.
+func (s *Store) settle() (known position, err error) {
+	known = s.log.tail()
+	chunks := s.pending.turn()
+	if err := s.log.sync(s.log.tail()); err != nil {
+		return known, err
+	}
+	if err := s.index.putChunks(chunks); err != nil {
+		s.log.fail(err) // the index would never hear of them again
+		return known, fmt.Errorf("index: %w", err)
+	}
+	return known, nil
+}
+
+// writeRecords appends the frames of one commit to the log, next to each other.
+func (s *Store) writeRecords(recs []record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	var buf, payload []byte
+	count := uint32(0)
+	emit := func(flags uint8) {
+		h := frameHeader{kind: kindMeta, flags: flags, count: count, raw: uint32(len(payload)), stored: uint32(len(payload))}
+		body := payload
+		if z := s.enc.EncodeAll(payload, nil); worthIt(len(z), len(payload)) {
+			h.codec, h.stored, body = codecZstd, uint32(len(z)), z
+		}
+		buf = appendFrame(buf, s.log.marker, h, nil, body)
+		payload, count = payload[:0], 0
+	}
+	for i, r := range recs {
+		payload = appendRecord(payload, r)
+		count++
+		if i < len(recs)-1 && len(payload) > maxMetaRaw/4 {
+			emit(flagMore)
+		}
+	}
+	emit(0)
+	if int64(len(buf)) > s.opts.PackSize/2 {
+		return fmt.Errorf("commit of %d bytes is too large", len(buf))
+	}
+	return s.log.append(buf, func(position) {})
+}
+
+// worthIt reports whether a payload is stored compressed: it must save 3 %.
+func worthIt(compressed, raw int) bool { return compressed < raw-raw/32 }

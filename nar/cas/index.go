@@ -1,0 +1,287 @@
+package cas
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/narfs/narfs/nar/chunk"
+)
+
+// Spaces of the index's keys. Those of records are part of the format.
+const (
+	spaceOwner  = 'u' // a record: the owner's keys
+	spaceObject = 'o' // a record: NAR hash → object
+	spaceHoles  = 'h' // a record: pack → frames that are gone
+
+	spaceChunk = 'c' // index only: chunk ID → location
+	spaceState = 's' // index only: the checkpoint
+)
+
+// location says where a chunk stands.
+type location struct {
+	frame position
+	size  uint32 // of the whole frame
+	ord   uint16 // the chunk's place in the frame
+	n     uint32 // bytes of the chunk
+}
+
+const locationSize = 16
+
+func (l location) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, l.frame.pack)
+	b = binary.LittleEndian.AppendUint32(b, l.frame.off)
+	b = append(b, byte(l.size), byte(l.size>>8), byte(l.size>>16))
+	b = binary.LittleEndian.AppendUint16(b, l.ord)
+	return append(b, byte(l.n), byte(l.n>>8), byte(l.n>>16))
+}
+
+func parseLocation(b []byte) (l location, err error) {
+	if len(b) != locationSize {
+		return l, fmt.Errorf("%w: chunk location of %d bytes in the index", ErrCorrupt, len(b))
+	}
+	l.frame = position{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}
+	l.size = uint32(b[8]) | uint32(b[9])<<8 | uint32(b[10])<<16
+	l.ord = binary.LittleEndian.Uint16(b[11:])
+	l.n = uint32(b[13]) | uint32(b[14])<<8 | uint32(b[15])<<16
+	return l, nil
+}
+
+func chunkKey(id chunk.ID) []byte { return append([]byte{spaceChunk}, id[:]...) }
+
+// index is the Badger database.
+type index struct {
+	db *badger.DB
+}
+
+// openIndex opens or creates the index. Values stay in the tree (no value log), blocks
+// are not compressed (hits cost 3 µs instead of 11), tables have Bloom filters (misses 0.9
+// instead of 6 µs), and memory is small: the log is what makes commits durable, so that
+// the index only syncs at checkpoints.
+func openIndex(dir string, log *slog.Logger) (*index, error) {
+	opts := badger.DefaultOptions(dir).
+		WithLogger(badgerLog{log}).
+		WithMetricsEnabled(false).
+		WithMemTableSize(16 << 20).
+		WithNumMemtables(2).
+		WithValueThreshold(1 << 20).
+		WithValueLogFileSize(1 << 20).
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(0).
+		WithBloomFalsePositive(0.01).
+		WithDetectConflicts(false).
+		WithNumVersionsToKeep(1).
+		WithNumCompactors(2).
+		WithCompactL0OnClose(false).
+		WithSyncWrites(false)
+	db, err := badger.Open(opts)
+	if err != nil {
+		return nil, err
+	}
+	return &index{db: db}, nil
+}
+
+func (x *index) close() error { return x.db.Close() }
+
+// get returns the value of a key, or ErrNotFound.
+func (x *index) get(key []byte) (value []byte, err error) {
+	err = x.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if err != nil {
+			return err
+		}
+		value, err = item.ValueCopy(nil)
+		return err
+	})
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, ErrNotFound
+	}
+	return value, err
+}
+
+// scan calls fn with every key of a prefix, in order, from one snapshot.
+func (x *index) scan(prefix []byte, fn func(key, value []byte) error) error {
+	return x.db.View(func(txn *badger.Txn) error {
+		o := badger.DefaultIteratorOptions
+		o.Prefix = prefix
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Seek(prefix); it.ValidForPrefix(prefix); it.Next() {
+			item := it.Item()
+			err := item.Value(func(v []byte) error { return fn(item.Key(), v) })
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// lookup asks for the locations of many chunks in one snapshot; absent ones have size 0.
+func (x *index) lookup(ids []chunk.ID, found []location) error {
+	return x.db.View(func(txn *badger.Txn) error {
+		var key [1 + len(chunk.ID{})]byte
+		key[0] = spaceChunk
+		for i, id := range ids {
+			copy(key[1:], id[:])
+			item, err := txn.Get(key[:])
+			if errors.Is(err, badger.ErrKeyNotFound) {
+				found[i] = location{}
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			err = item.Value(func(v []byte) (err error) {
+				found[i], err = parseLocation(v)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// putChunks enters locations. The entries need not be atomic: the log's replay makes the
+// same again.
+func (x *index) putChunks(m map[chunk.ID]location) error {
+	wb := x.db.NewWriteBatch()
+	defer wb.Cancel()
+	for id, loc := range m {
+		if err := wb.Set(chunkKey(id), loc.append(make([]byte, 0, locationSize))); err != nil {
+			return err
+		}
+	}
+	return wb.Flush()
+}
+
+// apply makes the changes of one commit. They become visible at once unless they are more
+// than a Badger transaction holds (some 10,000), in which case they become visible in order.
+func (x *index) apply(recs []record) error {
+	for len(recs) > 0 {
+		txn := x.db.NewTransaction(true)
+		n := 0
+		for ; n < len(recs); n++ {
+			r := recs[n]
+			var err error
+			if r.value == nil {
+				err = txn.Delete(r.key)
+			} else {
+				err = txn.Set(r.key, r.value)
+			}
+			if errors.Is(err, badger.ErrTxnTooBig) && n > 0 {
+				break
+			}
+			if err != nil {
+				txn.Discard()
+				return err
+			}
+		}
+		if err := txn.Commit(); err != nil {
+			return err
+		}
+		recs = recs[n:]
+	}
+	return nil
+}
+
+var checkpointKey = []byte{spaceState, 'c'} //nolint:gochecknoglobals // a constant
+
+// checkpoint makes the index durable and notes that it knows all of the log before at.
+func (x *index) checkpoint(at position) error {
+	if err := x.db.Sync(); err != nil {
+		return err
+	}
+	b := binary.LittleEndian.AppendUint32(nil, at.pack)
+	b = binary.LittleEndian.AppendUint32(b, at.off)
+	return x.apply([]record{{checkpointKey, b}})
+}
+
+func (x *index) lastCheckpoint() (at position, err error) {
+	b, err := x.get(checkpointKey)
+	if errors.Is(err, ErrNotFound) {
+		return position{1, packHeaderSize}, nil
+	}
+	if err == nil && len(b) != 8 {
+		err = fmt.Errorf("%w: checkpoint of %d bytes in the index", ErrCorrupt, len(b))
+	}
+	if err != nil {
+		return at, err
+	}
+	return position{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}, nil
+}
+
+// badgerLog passes Badger's warnings and errors on.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(format string, args ...any) {
+	l.log.Error("index", "badger", fmt.Sprintf(format, args...))
+}
+
+func (l badgerLog) Warningf(format string, args ...any) {
+	l.log.Warn("index", "badger", fmt.Sprintf(format, args...))
+}
+func (badgerLog) Infof(string, ...any)  {}
+func (badgerLog) Debugf(string, ...any) {}
+
+// pending knows the chunks that stand in the log and not yet in the index. Chunks stay
+// one generation longer than they must, so that a look-up in the index that was answered
+// "absent" can be asked again here.
+type pending struct {
+	mu       sync.RWMutex
+	cur, old map[chunk.ID]location
+}
+
+func (p *pending) add(ids []chunk.ID, at position, size uint32, lens []uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cur == nil {
+		p.cur = map[chunk.ID]location{}
+	}
+	for i, id := range ids {
+		p.cur[id] = location{frame: at, size: size, ord: uint16(i), n: lens[i]}
+	}
+}
+
+func (p *pending) get(id chunk.ID) (location, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if loc, ok := p.cur[id]; ok {
+		return loc, true
+	}
+	loc, ok := p.old[id]
+	return loc, ok
+}
+
+// turn begins a new generation and returns the chunks that the index must learn now. The caller turns
+// again only after it has.
+func (p *pending) turn() map[chunk.ID]location {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.cur) > 0 {
+		p.old, p.cur = p.cur, nil
+		return p.old
+	}
+	return nil
+}
+
+// forget drops the generation that the index knows already.
+func (p *pending) forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.old = nil
+}
+
+func (p *pending) len() int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return len(p.cur)
+}

@@ -1,0 +1,582 @@
+package cas
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+
+	"github.com/narfs/narfs/internal/wire"
+	"github.com/narfs/narfs/nar"
+	"github.com/narfs/narfs/nar/chunk"
+)
+
+// Staged is a NAR whose chunks are stored and that nobody sees yet. Either a Batch makes
+// it an object, or it is discarded; until then a sweep leaves its chunks alone.
+type Staged struct {
+	s      *Store
+	info   Info
+	tree   *nar.Tree
+	record []byte
+	pins   *pins
+}
+
+// Info returns the NAR's hash and size.
+func (st *Staged) Info() Info { return st.info }
+
+// Tree returns the NAR's entries.
+func (st *Staged) Tree() *nar.Tree { return st.tree }
+
+// Object returns the staged NAR for reading. It must not be used after Discard.
+func (st *Staged) Object() (*Object, error) { return st.s.parseObject(st.info.NarHash, st.record) }
+
+// Discard gives the NAR up; its chunks are garbage unless other objects use them. It may
+// be called more than once, and after the commit.
+func (st *Staged) Discard() { st.s.unpin(st.pins) }
+
+// IngestOptions of one import. The zero value is good.
+type IngestOptions struct {
+	// Limits of the NAR's entries; zero means nar's defaults.
+	Limits nar.Limits
+	// Tap sees every byte of the NAR, in order, from one goroutine. It may be nil.
+	Tap func(p []byte)
+}
+
+const (
+	batchSize    = 1 << 20
+	hashBlock    = 256 << 10
+	maxFileBytes = 1<<48 - 1 // an offset in a chunk record
+)
+
+// Ingest reads one NAR from r, and nothing behind it if r is a *wire.Reader, and stores
+// its chunks. Errors are *nar.FormatError for a bad NAR, r's own, and those of writing.
+//
+// It is a pipeline: this goroutine reads, parses and cuts; one hashes the NAR; some name
+// the chunks and look them up; one puts the new ones into frames and writes the list;
+// some compress and append. Memory is bounded whatever the NAR's size. A NAR below one
+// batch goes through all of it in this goroutine.
+func (s *Store) Ingest(ctx context.Context, r io.Reader, opts IngestOptions) (*Staged, error) {
+	if err := s.room(); err != nil {
+		return nil, fmt.Errorf("import: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	in := &ingest{
+		s: s, ctx: ctx, cancel: cancel, pins: s.pin(),
+		inflight: map[chunk.ID]struct{}{},
+		slots:    make(chan struct{}, s.opts.Workers),
+		cur:      s.newBatch(),
+	}
+	in.data.kind, in.blobs.kind = kindData, kindBlobs
+	in.list = &blobWriter{ctx: ctx, put: in.putBlobChunk, cut: s.cutter}
+	st, err := in.run(r, opts)
+	cancel(err)
+	in.wait()
+	if err != nil {
+		s.unpin(in.pins)
+		return nil, err
+	}
+	return st, nil
+}
+
+// ingest is one import.
+type ingest struct {
+	s      *Store
+	ctx    context.Context //nolint:containedctx // one call's pipeline, not kept
+	cancel context.CancelCauseFunc
+	pins   *pins
+
+	// The parser's.
+	cur     *batch
+	counts  []byte // of the chunks of files
+	content int64
+	nar     *narHash
+
+	// Between parser, workers and assembler; made when a NAR outgrows one batch.
+	work    chan *batch // to the workers, in any order
+	ordered chan *batch // to the assembler
+	stages  sync.WaitGroup
+
+	// The assembler's.
+	list  *blobWriter
+	data  frameBuilder
+	blobs frameBuilder
+
+	// Compressors: slots bounds them.
+	slots      chan struct{}
+	compressor sync.WaitGroup
+
+	mu       sync.Mutex
+	inflight map[chunk.ID]struct{} // in frames that are not in the log yet
+}
+
+// batch is a piece of the files' contents on its way through the pipeline.
+type batch struct {
+	buf  []byte
+	cuts []cut
+	ids  []chunk.ID
+	locs []location
+	done chan struct{} // closed when ids and locs are there
+}
+
+// cut is the end of a chunk, in the batch and in its file.
+type cut struct {
+	end    int
+	inFile int64
+}
+
+func (s *Store) newBatch() *batch {
+	b, _ := s.batches.Get().(*batch)
+	if b == nil {
+		b = &batch{buf: make([]byte, 0, batchSize)}
+	}
+	b.buf, b.cuts, b.ids, b.locs = b.buf[:0], b.cuts[:0], b.ids[:0], b.locs[:0]
+	b.done = make(chan struct{})
+	return b
+}
+
+func (in *ingest) run(r io.Reader, opts IngestOptions) (*Staged, error) {
+	tree, err := in.parse(r, opts)
+	if err == nil {
+		err = in.drain()
+	}
+	if cause := context.Cause(in.ctx); cause != nil {
+		err = cause // what a later stage found is why the parser stopped
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec, err := in.manifest(tree)
+	if err != nil {
+		return nil, err
+	}
+	in.compressor.Wait()
+	if err := context.Cause(in.ctx); err != nil {
+		return nil, err
+	}
+	return &Staged{s: in.s, info: in.nar.info, tree: tree, record: rec, pins: in.pins}, nil
+}
+
+// parse reads the NAR and ships batches.
+func (in *ingest) parse(r io.Reader, opts IngestOptions) (*nar.Tree, error) {
+	src := wire.NewReader(r)
+	in.nar = newNarHash(opts.Tap)
+	src.Tap(in.nar.write)
+	defer in.nar.finish()
+	defer src.Tap(nil)
+	nr := nar.NewReader(src, opts.Limits)
+	tb := nar.NewTreeBuilder(opts.Limits)
+	for {
+		h, err := nr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := tb.Add(h); err != nil {
+			return nil, err
+		}
+		if h.Type == nar.TypeRegular {
+			if err := in.file(nr, h.Size); err != nil {
+				return nil, err
+			}
+		}
+		if err := context.Cause(in.ctx); err != nil {
+			return nil, err
+		}
+	}
+	return tb.Finish()
+}
+
+// file reads and cuts one file's content.
+func (in *ingest) file(r io.Reader, size int64) error {
+	if size > maxFileBytes {
+		return fmt.Errorf("import: file of %d bytes, the limit is %d", size, int64(maxFileBytes))
+	}
+	in.content += size
+	count := uint64(0)
+	start, done := len(in.cur.buf), int64(0) // of what is not cut yet, in the batch and in the file
+	for left := size; left > 0; {
+		b := in.cur
+		if len(b.buf) == cap(b.buf) {
+			b = in.ship(start)
+			start = 0
+		}
+		n := int(min(left, int64(cap(b.buf)-len(b.buf))))
+		at := len(b.buf)
+		b.buf = b.buf[:at+n]
+		if _, err := io.ReadFull(r, b.buf[at:]); err != nil {
+			return err
+		}
+		left -= int64(n)
+		for {
+			n := in.s.cutter.Cut(b.buf[start:], left == 0)
+			if n == 0 {
+				break
+			}
+			start, done, count = start+n, done+int64(n), count+1
+			b.cuts = append(b.cuts, cut{start, done})
+		}
+	}
+	if size > int64(in.s.opts.Chunks.Min) {
+		in.counts = binary.AppendUvarint(in.counts, count)
+	}
+	return nil
+}
+
+// ship sends the current batch off, but for what is not cut yet, which begins the next one.
+func (in *ingest) ship(uncut int) *batch {
+	b := in.cur
+	next := in.s.newBatch()
+	next.buf = append(next.buf, b.buf[uncut:]...)
+	b.buf = b.buf[:uncut]
+	in.cur = next
+	if in.work == nil {
+		in.start()
+	}
+	for _, to := range []chan *batch{in.work, in.ordered} {
+		select {
+		case to <- b:
+		case <-in.ctx.Done():
+			return next
+		}
+	}
+	return next
+}
+
+func (in *ingest) start() {
+	in.work = make(chan *batch)
+	in.ordered = make(chan *batch, in.s.opts.Workers+1)
+	for range in.s.opts.Workers {
+		in.stages.Go(func() {
+			for b := range in.work {
+				if err := in.name(b); err != nil {
+					in.cancel(err)
+				}
+				close(b.done)
+			}
+		})
+	}
+	in.stages.Go(func() {
+		for b := range in.ordered {
+			<-b.done
+			if in.ctx.Err() != nil {
+				continue
+			}
+			if err := in.assemble(b); err != nil {
+				in.cancel(err)
+			}
+			in.s.batches.Put(b)
+		}
+	})
+}
+
+// drain ends the stages up to the assembler; the last batch goes through here.
+func (in *ingest) drain() error {
+	in.stop()
+	if err := context.Cause(in.ctx); err != nil {
+		return err
+	}
+	b := in.cur
+	if err := in.name(b); err != nil {
+		return err
+	}
+	err := in.assemble(b)
+	in.s.batches.Put(b)
+	return err
+}
+
+func (in *ingest) stop() {
+	if in.work != nil {
+		close(in.work)
+		close(in.ordered)
+		in.stages.Wait()
+		in.work = nil
+	}
+}
+
+// wait ends whatever still runs.
+func (in *ingest) wait() {
+	in.stop()
+	in.compressor.Wait()
+}
+
+// name names a batch's chunks and looks them up.
+func (in *ingest) name(b *batch) error {
+	start := 0
+	for _, c := range b.cuts {
+		b.ids = append(b.ids, chunk.Sum(b.buf[start:c.end]))
+		start = c.end
+	}
+	b.locs = append(b.locs, make([]location, len(b.ids))...)
+	return in.s.lookup(b.ids, b.locs, in.pins)
+}
+
+// lookup finds chunks in the index and among the pending ones, and pins what it found.
+func (s *Store) lookup(ids []chunk.ID, locs []location, pins *pins) error {
+	s.sweeping.RLock()
+	defer s.sweeping.RUnlock()
+	if err := s.index.lookup(ids, locs); err != nil {
+		return err
+	}
+	for i := range ids {
+		if locs[i].size == 0 {
+			locs[i], _ = s.pending.get(ids[i])
+		}
+		if locs[i].size != 0 {
+			s.keep(pins, locs[i])
+		}
+	}
+	return nil
+}
+
+// assemble lists a batch's chunks and stores those that are new.
+func (in *ingest) assemble(b *batch) error {
+	var rec [chunkRecordSize]byte
+	start := 0
+	for i, c := range b.cuts {
+		data := b.buf[start:c.end]
+		start = c.end
+		if err := in.list.write(appendChunkRecord(rec[:0], b.ids[i], c.inFile)); err != nil {
+			return err
+		}
+		if b.locs[i].size != 0 {
+			continue
+		}
+		if err := in.store(&in.data, b.ids[i], data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// store puts a chunk that the index does not know into a frame, unless this import did before.
+func (in *ingest) store(fb *frameBuilder, id chunk.ID, data []byte) error {
+	if in.stored(id) {
+		return nil
+	}
+	if len(fb.raw)+len(data) > in.s.opts.FrameSize && len(fb.raw) > 0 || len(fb.ids) == maxFrameChunks {
+		if err := in.seal(fb); err != nil {
+			return err
+		}
+	}
+	in.mu.Lock()
+	in.inflight[id] = struct{}{}
+	in.mu.Unlock()
+	fb.raw = append(fb.raw, data...)
+	fb.ids = append(fb.ids, id)
+	fb.lens = append(fb.lens, uint32(len(data)))
+	return nil
+}
+
+// stored reports whether the chunk is on its way or became known since the look-up.
+func (in *ingest) stored(id chunk.ID) bool {
+	in.mu.Lock()
+	_, ok := in.inflight[id]
+	in.mu.Unlock()
+	if ok {
+		return true
+	}
+	in.s.sweeping.RLock()
+	defer in.s.sweeping.RUnlock()
+	loc, ok := in.s.pending.get(id)
+	if ok {
+		in.s.keep(in.pins, loc)
+	}
+	return ok
+}
+
+// putBlobChunk stores a chunk of the tree or the list.
+func (in *ingest) putBlobChunk(data []byte) (chunk.ID, error) {
+	ids := []chunk.ID{chunk.Sum(data)}
+	var loc [1]location
+	if err := in.s.lookup(ids, loc[:], in.pins); err != nil {
+		return ids[0], err
+	}
+	if loc[0].size != 0 {
+		return ids[0], nil
+	}
+	return ids[0], in.store(&in.blobs, ids[0], data)
+}
+
+// manifest stores the tree and ends the list, and returns the object's record.
+func (in *ingest) manifest(tree *nar.Tree) ([]byte, error) {
+	enc, err := tree.AppendBinary(nil)
+	if err != nil {
+		return nil, err
+	}
+	tw := &blobWriter{ctx: in.ctx, put: in.putBlobChunk, cut: in.s.cutter}
+	for _, p := range [][]byte{binary.AppendUvarint(nil, uint64(len(enc))), enc, in.counts} {
+		if err := tw.write(p); err != nil {
+			return nil, err
+		}
+	}
+	rec := []byte{objectVersion}
+	rec = binary.AppendUvarint(rec, uint64(in.nar.info.NarSize))
+	rec = binary.AppendUvarint(rec, uint64(tree.Len()))
+	rec = binary.AppendUvarint(rec, uint64(in.content))
+	if rec, err = tw.finish(rec); err != nil {
+		return nil, err
+	}
+	if rec, err = in.list.finish(rec); err != nil {
+		return nil, err
+	}
+	for _, fb := range []*frameBuilder{&in.data, &in.blobs} {
+		if err := in.seal(fb); err != nil {
+			return nil, err
+		}
+	}
+	return rec, nil
+}
+
+// frameBuilder gathers chunks.
+type frameBuilder struct {
+	kind frameKind
+	raw  []byte
+	ids  []chunk.ID
+	lens []uint32
+}
+
+// seal has the gathered chunks compressed and appended, in another goroutine.
+func (in *ingest) seal(fb *frameBuilder) error {
+	if len(fb.ids) == 0 {
+		return nil
+	}
+	select {
+	case in.slots <- struct{}{}:
+	case <-in.ctx.Done():
+		return context.Cause(in.ctx)
+	}
+	full := *fb
+	*fb = frameBuilder{kind: full.kind, raw: in.s.rawBuffer()}
+	in.compressor.Go(func() {
+		if err := in.s.writeFrame(&full, in.s.opts.Compression, in.pins); err != nil {
+			in.cancel(err)
+		}
+		in.mu.Lock()
+		for _, id := range full.ids {
+			delete(in.inflight, id)
+		}
+		in.mu.Unlock()
+		in.s.raws.Put(&full.raw)
+		if in.s.pending.len() > pendingChunks {
+			if err := errors.Join(in.s.room(), in.s.flush(in.ctx)); err != nil {
+				in.cancel(err)
+			}
+		}
+		<-in.slots
+	})
+	return nil
+}
+
+// writeFrame compresses a frame and appends it to the log; its chunks are pending then.
+func (s *Store) writeFrame(fb *frameBuilder, how Compression, pins *pins) error {
+	h := frameHeader{kind: fb.kind, count: uint32(len(fb.ids)), raw: uint32(len(fb.raw)), stored: uint32(len(fb.raw))}
+	body := fb.raw
+	packed, _ := s.packed.Get().(*[]byte)
+	if packed == nil {
+		packed = new([]byte)
+	}
+	defer s.packed.Put(packed)
+	if how != CompressNone {
+		*packed = s.enc.EncodeAll(fb.raw, (*packed)[:0])
+		if worthIt(len(*packed), len(fb.raw)) {
+			h.codec, h.stored, body = codecZstd, uint32(len(*packed)), *packed
+		}
+	} else {
+		h.flags = flagLight
+	}
+	buf, _ := s.framed.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	defer s.framed.Put(buf)
+	*buf = appendFrame((*buf)[:0], s.log.marker, h, fb.lens, body)
+	size := uint32(len(*buf))
+	return s.log.append(*buf, func(at position) {
+		if pins != nil {
+			pins.add(at)
+		}
+		s.pending.add(fb.ids, at, size, fb.lens)
+	})
+}
+
+func (s *Store) rawBuffer() []byte {
+	if p, _ := s.raws.Get().(*[]byte); p != nil {
+		return (*p)[:0]
+	}
+	return make([]byte, 0, s.opts.FrameSize)
+}
+
+// narHash hashes the NAR's bytes, in another goroutine once they are many.
+type narHash struct {
+	info   Info
+	tap    func([]byte)
+	sum    hash.Hash
+	block  []byte
+	blocks chan []byte
+	free   chan []byte
+	done   chan struct{}
+}
+
+func newNarHash(tap func([]byte)) *narHash {
+	return &narHash{tap: tap, sum: sha256.New(), block: make([]byte, 0, 8<<10)}
+}
+
+func (n *narHash) write(p []byte) {
+	n.info.NarSize += int64(len(p))
+	for len(p) > 0 {
+		if len(n.block) == cap(n.block) {
+			n.turn()
+		}
+		k := min(len(p), cap(n.block)-len(n.block))
+		n.block = append(n.block, p[:k]...)
+		p = p[k:]
+	}
+}
+
+// turn hands the full block on.
+func (n *narHash) turn() {
+	if cap(n.block) < hashBlock {
+		n.block = append(make([]byte, 0, hashBlock), n.block...)
+		return
+	}
+	if n.blocks == nil {
+		n.blocks, n.free, n.done = make(chan []byte, 2), make(chan []byte, 4), make(chan struct{})
+		for range 3 {
+			n.free <- make([]byte, 0, hashBlock)
+		}
+		go n.loop()
+	}
+	n.blocks <- n.block
+	n.block = (<-n.free)[:0]
+}
+
+func (n *narHash) loop() {
+	defer close(n.done)
+	for b := range n.blocks {
+		n.update(b)
+		n.free <- b
+	}
+}
+
+func (n *narHash) update(b []byte) {
+	n.sum.Write(b)
+	if n.tap != nil {
+		n.tap(b)
+	}
+}
+
+// finish waits for the goroutine and sets the hash.
+func (n *narHash) finish() {
+	if n.blocks != nil {
+		close(n.blocks)
+		<-n.done
+	}
+	n.update(n.block)
+	n.sum.Sum(n.info.NarHash[:0])
+}

@@ -1,0 +1,400 @@
+package cas
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// position is a place in the log: a pack and an offset in it. Positions are in the order
+// of the log.
+type position struct{ pack, off uint32 }
+
+func (p position) before(q position) bool {
+	return p.pack < q.pack || p.pack == q.pack && p.off < q.off
+}
+
+func (p position) String() string { return fmt.Sprintf("%s+%d", packName(p.pack), p.off) }
+
+func packName(id uint32) string { return fmt.Sprintf("%08d.pack", id) }
+
+func parsePackName(name string) (id uint32, ok bool) {
+	if _, err := fmt.Sscanf(name, "%d.pack", &id); err != nil || packName(id) != name || id == 0 {
+		return 0, false
+	}
+	return id, true
+}
+
+// pack is an open pack. Readers hold a reference while they read: a pack that is dropped
+// is closed when the last one is done.
+type pack struct {
+	id   uint32
+	file File
+	refs atomic.Int64 // one is the packLog's
+}
+
+func (p *pack) release() {
+	if p.refs.Add(-1) == 0 {
+		p.file.Close() // read only from here on: nothing is lost with the error
+	}
+}
+
+// packLog is the packs of a store: one that grows, the others sealed.
+//
+// Lock order: syncing before mu before the callback of append.
+type packLog struct {
+	files    Files
+	marker   marker
+	packSize int64
+
+	// mu guards the end of the log and the set of packs. Writes to the growing pack and
+	// the sync when it is sealed happen under it; reads only look up their pack.
+	mu     sync.Mutex
+	packs  map[uint32]*pack
+	cur    *pack // nil until the first append after opening
+	end    position
+	next   uint32 // number of the next pack
+	failed error  // after a failed sync nobody knows what the disk holds: no more writes
+
+	syncing sync.Mutex // one sync at a time; later callers find their bytes done
+	synced  position   // guarded by syncing: everything before is durable
+}
+
+// errPackGone says that a pack is no longer there: the reader's location is out of date.
+var errPackGone = errors.New("pack is gone")
+
+// openLog opens all packs. Broken ones are left out and named in damaged.
+func openLog(files Files, m marker, packSize int64) (l *packLog, damaged []error, err error) {
+	names, err := files.List()
+	if err != nil {
+		return nil, nil, err
+	}
+	l = &packLog{files: files, marker: m, packSize: packSize, packs: map[uint32]*pack{}, next: 1}
+	for _, name := range names {
+		id, ok := parsePackName(name)
+		if !ok {
+			continue
+		}
+		l.next = max(l.next, id+1)
+		f, size, err := files.Open(name)
+		if err != nil {
+			l.close()
+			return nil, nil, err
+		}
+		got, err := readPackHeader(f, id)
+		if err == nil && got != m {
+			err = errors.New("this is a pack of another store")
+		}
+		switch {
+		case errors.Is(err, ErrFormat):
+			l.close()
+			f.Close()
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		case err != nil:
+			f.Close()
+			// A pack whose first sync did not happen may be empty: nothing was acknowledged in it.
+			if size > packHeaderSize {
+				damaged = append(damaged, fmt.Errorf("%s: %w", name, err))
+			}
+			continue
+		}
+		p := &pack{id: id, file: f}
+		p.refs.Store(1)
+		l.packs[id] = p
+	}
+	return l, damaged, nil
+}
+
+func readPackHeader(f File, id uint32) (marker, error) {
+	b := make([]byte, packHeaderSize)
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return marker{}, err
+	}
+	return parsePackHeader(b, id)
+}
+
+func newMarker() (m marker) {
+	rand.Read(m[:])
+	return m
+}
+
+// get returns a pack with a reference, which the caller releases.
+func (l *packLog) get(id uint32) (*pack, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.packs[id]
+	if p == nil {
+		return nil, fmt.Errorf("%s: %w", packName(id), errPackGone)
+	}
+	p.refs.Add(1)
+	return p, nil
+}
+
+// ids returns the numbers of all packs in ascending order.
+func (l *packLog) ids() []uint32 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ids := make([]uint32, 0, len(l.packs))
+	for id := range l.packs {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// append writes buf, whole frames, behind the end of the log and calls done, under the
+// log's lock, with the position of its first byte. On an error nothing was appended.
+func (l *packLog) append(buf []byte, done func(position)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil {
+		return fmt.Errorf("store takes no more writes: %w", l.failed)
+	}
+	if l.cur == nil || int64(l.end.off)+int64(len(buf)) > l.packSize && l.end.off > packHeaderSize {
+		if err := l.roll(); err != nil {
+			return err
+		}
+	}
+	if err := l.write(buf, l.end.off); err != nil {
+		return err
+	}
+	at := l.end
+	l.end.off += uint32(len(buf))
+	done(at)
+	return nil
+}
+
+// write writes to the growing pack; on an error it takes back what stands behind off.
+func (l *packLog) write(buf []byte, off uint32) error {
+	_, err := l.cur.file.WriteAt(buf, int64(off))
+	if err == nil {
+		return nil
+	}
+	if terr := l.cur.file.Truncate(int64(off)); terr != nil {
+		l.failed = fmt.Errorf("taking back a failed write: %w", terr)
+	}
+	return fmt.Errorf("writing %s: %w", packName(l.cur.id), err)
+}
+
+// roll seals the growing pack and begins a new one. mu is held.
+func (l *packLog) roll() error {
+	if l.cur != nil {
+		if err := l.cur.file.Sync(); err != nil {
+			l.failed = err
+			return fmt.Errorf("syncing %s: %w", packName(l.cur.id), err)
+		}
+	}
+	name := packName(l.next)
+	f, err := l.files.Create(name)
+	if err != nil {
+		return err
+	}
+	if _, err := f.WriteAt(appendPackHeader(nil, l.next, l.marker), 0); err != nil {
+		f.Close()
+		l.next++ // never use a number twice
+		return errors.Join(fmt.Errorf("writing %s: %w", name, err), l.files.Remove(name))
+	}
+	p := &pack{id: l.next, file: f}
+	p.refs.Store(1)
+	l.packs[p.id] = p
+	l.cur, l.end = p, position{p.id, packHeaderSize}
+	l.next++
+	return nil
+}
+
+// sync makes everything durable that stands before upto in the log.
+func (l *packLog) sync(upto position) error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	if !l.synced.before(upto) {
+		return nil
+	}
+	l.mu.Lock()
+	cur, end, failed := l.cur, l.end, l.failed
+	l.mu.Unlock()
+	if failed != nil {
+		return fmt.Errorf("store takes no more writes: %w", failed)
+	}
+	if cur == nil {
+		return nil
+	}
+	if err := cur.file.Sync(); err != nil {
+		l.fail(err)
+		return fmt.Errorf("syncing %s: %w", packName(cur.id), err)
+	}
+	l.synced = end
+	return nil
+}
+
+// fail ends all writing: the index does not know what the log holds.
+func (l *packLog) fail(cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		l.failed = cause
+	}
+}
+
+// tail returns the end of the log: where the next frame will stand at the earliest.
+func (l *packLog) tail() position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end
+}
+
+// resume makes the log go on at the given end, in its last pack, cutting off what stands
+// behind it. keep leaves the pack as it is and lets the log go on in a new one.
+func (l *packLog) resume(end position, keep bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.end = end
+	l.next = max(l.next, end.pack+1)
+	p := l.packs[end.pack]
+	if keep || p == nil {
+		return nil
+	}
+	if err := p.file.Truncate(int64(end.off)); err != nil {
+		return fmt.Errorf("cutting the unfinished end off %s: %w", packName(p.id), err)
+	}
+	l.cur = p
+	return nil
+}
+
+// drop takes a sealed pack away. Readers that hold it finish first.
+func (l *packLog) drop(id uint32) error {
+	l.mu.Lock()
+	p := l.packs[id]
+	if p == nil || p == l.cur {
+		l.mu.Unlock()
+		return fmt.Errorf("%s: not a sealed pack", packName(id))
+	}
+	delete(l.packs, id)
+	l.mu.Unlock()
+	p.release()
+	return l.files.Remove(packName(id))
+}
+
+func (l *packLog) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, p := range l.packs {
+		delete(l.packs, id)
+		p.release()
+	}
+	l.cur = nil
+	if l.failed == nil {
+		l.failed = errors.New("store is closed")
+	}
+}
+
+// scan calls fn with each frame of a pack from an offset on: its header, its offset and
+// its chunks' lengths as they stand, checked but for the payload. It returns where it
+// stopped: at the end of the file, at fn's error, or at the first thing that is no frame,
+// with an error that wraps errBadFrame. With gap not nil it tells gap what is no frame,
+// and goes on at the next one.
+func (l *packLog) scan(p *pack, from int64, gap func(from, to int64), fn func(h frameHeader, off int64, lengths []byte) error) (int64, error) {
+	r := &windowReader{r: p.file}
+	for off := max(from, packHeaderSize); ; {
+		b, err := r.at(off, frameHeaderSize)
+		if errors.Is(err, io.EOF) && len(b) == 0 {
+			return off, nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return off, err
+		}
+		h, lengths, err := r.frame(b, off, l.marker)
+		if errors.Is(err, errBadFrame) && gap != nil {
+			next, ferr := r.find(off+1, l.marker)
+			if ferr != nil {
+				return off, ferr
+			}
+			gap(off, next)
+			off = next
+			continue
+		}
+		if err != nil {
+			return off, err
+		}
+		if err := fn(h, off, lengths); err != nil {
+			return off, err
+		}
+		off += h.size()
+	}
+}
+
+// windowReader reads a file in order, a large piece at a time, so that stepping over
+// frames costs few system calls.
+type windowReader struct {
+	r    io.ReaderAt
+	buf  []byte
+	base int64
+}
+
+const windowSize = 256 << 10
+
+// at returns n bytes at off, fewer with io.EOF at the file's end. They are valid until the next call.
+func (w *windowReader) at(off int64, n int) ([]byte, error) {
+	if off < w.base || off+int64(n) > w.base+int64(len(w.buf)) {
+		if cap(w.buf) < max(windowSize, n) {
+			w.buf = make([]byte, max(windowSize, n))
+		}
+		m, err := w.r.ReadAt(w.buf[:cap(w.buf)], off)
+		w.buf, w.base = w.buf[:m], off
+		if m < n {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.EOF
+			}
+			return w.buf, err
+		}
+	}
+	i := off - w.base
+	return w.buf[i : i+int64(n)], nil
+}
+
+// frame parses the frame whose first bytes are b.
+func (w *windowReader) frame(b []byte, off int64, m marker) (frameHeader, []byte, error) {
+	h, err := parseHeader(b, m)
+	if err != nil {
+		return h, nil, err
+	}
+	b, err = w.at(off, frameHeaderSize+h.lengths())
+	if errors.Is(err, io.EOF) {
+		return h, nil, fmt.Errorf("%w: cut off", errBadFrame)
+	}
+	if err != nil {
+		return h, nil, err
+	}
+	return h, b[frameHeaderSize:], checkHeader(b, h)
+}
+
+// find returns the offset of the next whole header at or after off, or of the file's end.
+func (w *windowReader) find(off int64, m marker) (int64, error) {
+	for {
+		b, err := w.at(off, windowSize)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return off, err
+		}
+		end := err != nil
+		for i := 0; i+frameHeaderSize <= len(b); i++ {
+			if marker(b[i:i+8]) != m {
+				continue
+			}
+			at := off + int64(i)
+			head, herr := w.at(at, frameHeaderSize)
+			if herr == nil {
+				if _, _, ferr := w.frame(head, at, m); ferr == nil {
+					return at, nil
+				}
+			}
+			b, _ = w.at(off, windowSize) // frame may have moved the window
+		}
+		if end {
+			return off + int64(len(b)), nil
+		}
+		off += windowSize - frameHeaderSize
+	}
+}

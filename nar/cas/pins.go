@@ -1,0 +1,144 @@
+package cas
+
+import (
+	"slices"
+	"sync"
+)
+
+// pins are the frames that a running import, or what it staged, relies on: those of the
+// chunks it found and those it wrote.
+type pins struct {
+	mu     sync.Mutex
+	frames map[position]struct{}
+}
+
+func (p *pins) add(at position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frames[at] = struct{}{}
+}
+
+func (p *pins) all() []position {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]position, 0, len(p.frames))
+	for at := range p.frames {
+		all = append(all, at)
+	}
+	return all
+}
+
+func (s *Store) pin() *pins {
+	p := &pins{frames: map[position]struct{}{}}
+	s.importMu.Lock()
+	defer s.importMu.Unlock()
+	s.imports[p] = struct{}{}
+	return p
+}
+
+func (s *Store) unpin(p *pins) {
+	s.importMu.Lock()
+	defer s.importMu.Unlock()
+	delete(s.imports, p)
+}
+
+// pinned returns all imports' pins.
+func (s *Store) pinned() []*pins {
+	s.importMu.Lock()
+	defer s.importMu.Unlock()
+	all := make([]*pins, 0, len(s.imports))
+	for p := range s.imports {
+		all = append(all, p)
+	}
+	return all
+}
+
+// keep pins a chunk that an import found. The read half of s.sweeping is held from the
+// look-up on, so that no sweep takes the chunk away in between.
+func (s *Store) keep(p *pins, loc location) {
+	p.add(loc.frame)
+	if s.marks != nil {
+		s.marks.mark(loc.frame, int(loc.ord))
+	}
+}
+
+// marks has a bit for every chunk of the frames that a sweep looks at: those that stood in
+// the log when it began. Chunks elsewhere are none of its business.
+type marks struct {
+	packs map[uint32]*packMarks // not changed once the sweep runs
+
+	mu   sync.Mutex // guards the bits
+	bits []uint64
+}
+
+// packMarks are the frames of one pack, in the order of their offsets.
+type packMarks struct {
+	frames []frameMarks
+	disk   int64 // bytes of the frames that are not gone
+	metas  int64 // bytes of meta frames
+}
+
+type frameMarks struct {
+	off    uint32
+	size   uint32 // on disk
+	raw    uint32
+	first  uint32 // its first chunk's bit
+	count  uint32
+	stored bool // without compression, for later
+	gone   bool
+}
+
+func (m *marks) frame(at position) *frameMarks {
+	p := m.packs[at.pack]
+	if p == nil {
+		return nil
+	}
+	i, ok := slices.BinarySearchFunc(p.frames, at.off, func(f frameMarks, off uint32) int {
+		return int(int64(f.off) - int64(off))
+	})
+	if !ok {
+		return nil
+	}
+	return &p.frames[i]
+}
+
+// mark sets the bit of one chunk, or of all chunks of the frame if ord is negative.
+func (m *marks) mark(at position, ord int) {
+	f := m.frame(at)
+	if f == nil || ord >= int(f.count) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lo, hi := f.first, f.first+f.count
+	if ord >= 0 {
+		lo = f.first + uint32(ord)
+		hi = lo + 1
+	}
+	for i := lo; i < hi; i++ {
+		m.bits[i/64] |= 1 << (i % 64)
+	}
+}
+
+// dead reports whether the sweep looks at a chunk and nothing needs it.
+func (m *marks) dead(at position, ord int) bool {
+	f := m.frame(at)
+	return f != nil && ord < int(f.count) && !m.marked(f, ord)
+}
+
+func (m *marks) marked(f *frameMarks, ord int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := f.first + uint32(ord)
+	return m.bits[i/64]&(1<<(i%64)) != 0
+}
+
+// live returns how many chunks of a frame are marked.
+func (m *marks) live(f *frameMarks) (n uint32) {
+	for ord := range f.count {
+		if m.marked(f, int(ord)) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,135 @@
+package cas
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/narfs/narfs/nar/chunk"
+)
+
+// Stats of a store. All sizes are bytes.
+type Stats struct {
+	Objects   int64 `json:"objects"`
+	Logical   int64 `json:"logical"`   // NARs, each counted whole
+	Chunks    int64 `json:"chunks"`    // distinct
+	Unique    int64 `json:"unique"`    // bytes of the distinct chunks
+	Packs     int64 `json:"packs"`     // number of packs
+	PackBytes int64 `json:"packBytes"` // frames that are not gone
+	Light     int64 `json:"light"`     // of these: stored without compression for the time being
+	Index     int64 `json:"index"`     // what the index occupies
+}
+
+// Stored returns what the store occupies, index included.
+func (st Stats) Stored() int64 { return st.PackBytes + st.Index }
+
+// Stats counts. It reads the index and the packs' frame headers: some 0.2 s for a million chunks.
+func (s *Store) Stats() (Stats, error) {
+	st, err := s.packStats()
+	if err != nil {
+		return st, err
+	}
+	err = s.index.scan([]byte{spaceChunk}, func(_, value []byte) error {
+		loc, err := parseLocation(value)
+		st.Chunks++
+		st.Unique += int64(loc.n)
+		return err
+	})
+	if err != nil {
+		return st, err
+	}
+	err = s.index.scan([]byte{spaceObject}, func(key, rec []byte) error {
+		o, err := s.parseObject([32]byte(key[1:]), bytes.Clone(rec))
+		if err != nil {
+			return err
+		}
+		st.Objects++
+		st.Logical += o.info.NarSize
+		return nil
+	})
+	return st, err
+}
+
+// packStats fills in what the packs and the index folder say.
+func (s *Store) packStats() (st Stats, err error) {
+	limit := s.log.tail()
+	for _, id := range s.log.ids() {
+		bits := uint32(0)
+		pm, err := s.listFrames(id, limit, &bits)
+		if err != nil {
+			return st, err
+		}
+		st.Packs++
+		st.PackBytes += pm.disk + pm.metas
+		for _, f := range pm.frames {
+			if f.stored && !f.gone {
+				st.Light += int64(f.size)
+			}
+		}
+	}
+	err = filepath.WalkDir(filepath.Join(s.dir, "index"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if os.IsNotExist(err) {
+			return nil // compacted away meanwhile
+		}
+		if err == nil {
+			st.Index += allocated(info)
+		}
+		return err
+	})
+	return st, err
+}
+
+// Usage is what one object costs.
+type Usage struct {
+	Logical int64 `json:"logical"` // its NAR
+	Chunks  int64 `json:"chunks"`  // named by it, each once
+	Unique  int64 `json:"unique"`  // bytes of these chunks
+	Stored  int64 `json:"stored"`  // its share of the frames they stand in
+}
+
+// Usage counts what an object's chunks occupy. seen, if not nil, holds the chunks that are counted
+// already, and learns the object's: so a set of objects is counted without what they share.
+func (o *Object) Usage(seen map[chunk.ID]struct{}) (Usage, error) {
+	u := Usage{Logical: o.info.NarSize}
+	if seen == nil {
+		seen = map[chunk.ID]struct{}{}
+	}
+	err := o.eachChunk(func(id chunk.ID) error {
+		if _, ok := seen[id]; ok {
+			return nil
+		}
+		seen[id] = struct{}{}
+		loc, err := o.s.locate(id)
+		if err != nil {
+			return err
+		}
+		u.Chunks++
+		u.Unique += int64(loc.n)
+		h, err := o.s.frameHeader(loc.frame)
+		if err != nil {
+			return err
+		}
+		u.Stored += int64(loc.n) * int64(loc.size) / int64(max(h.raw, 1))
+		return nil
+	})
+	return u, err
+}
+
+// frameHeader reads a frame's header.
+func (s *Store) frameHeader(at position) (frameHeader, error) {
+	p, err := s.log.get(at.pack)
+	if err != nil {
+		return frameHeader{}, err
+	}
+	defer p.release()
+	var b [frameHeaderSize]byte
+	if _, err := p.file.ReadAt(b[:], int64(at.off)); err != nil {
+		return frameHeader{}, err
+	}
+	return parseHeader(b[:], s.log.marker)
+}

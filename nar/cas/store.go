@@ -1,0 +1,397 @@
+package cas
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/narfs/narfs/nar/chunk"
+)
+
+// Errors that callers test for.
+var (
+	// ErrNotFound says that there is no such key or object.
+	ErrNotFound = errors.New("not found")
+	// ErrFormat says that the store is of a version that this program does not know.
+	ErrFormat = errors.New("unknown store format")
+	// ErrCorrupt says that stored data is not what was written.
+	ErrCorrupt = errors.New("corrupt")
+	// ErrLocked says that another process has the store open.
+	ErrLocked = errors.New("the store is open in another process")
+	// ErrIndex says that the index cannot be opened; RebuildIndex makes it again.
+	ErrIndex = errors.New("the index is unusable")
+)
+
+// Compression says how new chunks are stored.
+type Compression uint8
+
+// Ways to store new chunks, with what they cost and save on 3.6 GB of programs and headers.
+const (
+	CompressDefault Compression = iota // zstd, about level 7
+	CompressFast                       // zstd, about level 1: 8 % larger, half the time
+	CompressNone                       // stored as they are, for Recompress to compress later
+)
+
+// Options of a Store. The zero value is good.
+type Options struct {
+	// Chunks and FrameSize shape a new store; an existing one keeps its own. Zero means
+	// 4/16/64 KiB and 128 KiB.
+	Chunks    chunk.Params
+	FrameSize int
+	// Compression of what is written from now on.
+	Compression Compression
+	// CacheBytes bounds the decoded frames kept in memory; 0 means 48 MiB.
+	CacheBytes int64
+	// PackSize is about where a pack is sealed; 0 means 256 MiB, at most 2 GiB.
+	PackSize int64
+	// Workers is how many goroutines hash and compress; 0 means one per processor.
+	Workers int
+	// Reserve is how much free space writes leave to the index, which cannot bear a full
+	// disk; 0 means 96 MiB, negative means none.
+	Reserve int64
+	// Logger hears of repairs and damage; nil discards.
+	Logger *slog.Logger
+	// Files replaces the packs' folder, for tests.
+	Files Files
+}
+
+func (o Options) withDefaults(dir string) Options {
+	if o.Chunks == (chunk.Params{}) {
+		o.Chunks = chunk.Params{Min: 4 << 10, Avg: 16 << 10, Max: 64 << 10}
+	}
+	if o.FrameSize == 0 {
+		o.FrameSize = 128 << 10
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 48 << 20
+	}
+	if o.PackSize == 0 {
+		o.PackSize = 256 << 20
+	}
+	o.PackSize = min(o.PackSize, 2<<30)
+	if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.Reserve == 0 {
+		o.Reserve = 96 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Files == nil {
+		o.Files = dirFiles{filepath.Join(dir, "packs")}
+	}
+	return o
+}
+
+// Store is an open content store. Its methods may be called concurrently. One process at
+// a time may have a store open.
+type Store struct {
+	dir    string
+	opts   Options
+	cutter *chunk.Cutter
+	enc    *zstd.Encoder
+
+	log     *packLog
+	index   *index
+	cache   *frameCache
+	pending pending
+	damage  []error // found while opening
+
+	batches, raws, packed, framed sync.Pool // buffers of imports: *batch, and *[]byte
+
+	// sweeping guards the step in which a sweep decides that a chunk is dead: importers
+	// look chunks up and pin what they found under its read half.
+	sweeping sync.RWMutex
+	marks    *marks             // of the running sweep, or nil
+	imports  map[*pins]struct{} // running imports and what is staged
+	importMu sync.Mutex         // guards imports
+	oneSweep sync.Mutex         // one sweep at a time
+
+	commits   chan *commit
+	committer sync.WaitGroup
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens the store in dir and creates it if dir is empty or absent. After a crash it
+// replays the end of the log. It returns ErrLocked, ErrFormat or ErrIndex, among others.
+func Open(dir string, opts Options) (*Store, error) {
+	return open(dir, opts, false)
+}
+
+// RebuildIndex opens the store in dir with an index made from the packs alone. It reads
+// all of them, checks every chunk, and tells progress of the packs done, if not nil.
+func RebuildIndex(dir string, opts Options, progress func(done, total int)) (*Store, error) {
+	for _, old := range []string{"index.old", "index"} {
+		if err := os.RemoveAll(filepath.Join(dir, old)); err != nil {
+			return nil, err
+		}
+	}
+	_ = progress // told by replay
+	return open(dir, opts, true)
+}
+
+func open(dir string, opts Options, rebuild bool) (s *Store, err error) {
+	opts = opts.withDefaults(dir)
+	s = &Store{
+		dir: dir, opts: opts, imports: map[*pins]struct{}{},
+		commits: make(chan *commit), closing: make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			s.release()
+			err = fmt.Errorf("content store %s: %w", dir, err)
+			s = nil
+		}
+	}()
+	if err := os.MkdirAll(filepath.Join(dir, "packs"), 0o700); err != nil {
+		return s, err
+	}
+	m, err := s.readFormat()
+	if err != nil {
+		return s, err
+	}
+	if s.cutter, err = chunk.NewCutter(s.opts.Chunks); err != nil {
+		return s, err
+	}
+	level := map[Compression]zstd.EncoderLevel{CompressDefault: zstd.SpeedBetterCompression, CompressFast: zstd.SpeedFastest, CompressNone: zstd.SpeedFastest}[opts.Compression]
+	s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(opts.Workers),
+		zstd.WithEncoderCRC(false), zstd.WithWindowSize(256<<10), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return s, err
+	}
+	if s.index, err = openIndex(filepath.Join(dir, "index"), opts.Logger); err != nil {
+		return s, indexError(err)
+	}
+	if s.log, s.damage, err = openLog(opts.Files, m, opts.PackSize); err != nil {
+		return s, err
+	}
+	if s.cache, err = newFrameCache(s.log, opts.CacheBytes); err != nil {
+		return s, err
+	}
+	if err = s.replay(rebuild); err != nil {
+		return s, err
+	}
+	for _, d := range s.damage {
+		opts.Logger.Error("damage found", "store", dir, "error", d)
+	}
+	s.committer.Go(s.commitLoop)
+	return s, nil
+}
+
+// indexError tells a store in use from an unusable index.
+func indexError(err error) error {
+	if errors.Is(err, syscall.EWOULDBLOCK) || bytes.Contains([]byte(err.Error()), []byte("Cannot acquire directory lock")) {
+		return fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return fmt.Errorf("%w: %w", ErrIndex, err)
+}
+
+// Damage returns what was found broken while opening.
+func (s *Store) Damage() []error { return s.damage }
+
+// Close ends running commits, writes a checkpoint and closes the store. The store must
+// not be used any more; imports that run must have ended.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closing)
+		s.committer.Wait()
+		if err := s.checkpoint(); err != nil {
+			s.closeErr = err
+		}
+		if err := s.release(); err != nil {
+			s.closeErr = errors.Join(s.closeErr, err)
+		}
+	})
+	return s.closeErr
+}
+
+func (s *Store) release() (err error) {
+	if s.cache != nil {
+		s.cache.close()
+	}
+	if s.log != nil {
+		s.log.close()
+	}
+	if s.index != nil {
+		err = s.index.close()
+	}
+	if s.enc != nil {
+		s.enc.Close()
+	}
+	return err
+}
+
+const formatLine = "narfs content store 1"
+
+// readFormat reads the format file, or writes it for a new store, and returns the marker.
+func (s *Store) readFormat() (m marker, err error) {
+	name := filepath.Join(s.dir, "format")
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return s.writeFormat(name)
+	}
+	if err != nil {
+		return m, err
+	}
+	defer f.Close()
+	in := bufio.NewScanner(io.LimitReader(f, 4096))
+	if !in.Scan() || in.Text() != formatLine {
+		return m, fmt.Errorf("%w: %s says %q, this program reads %q", ErrFormat, name, in.Text(), formatLine)
+	}
+	p := &s.opts.Chunks
+	if in.Scan() {
+		if _, err := fmt.Sscanf(in.Text(), "chunks %d %d %d frames %d marker %x", &p.Min, &p.Avg, &p.Max, &s.opts.FrameSize, (*bytesValue)(&m)); err == nil {
+			return m, nil
+		}
+	}
+	return m, fmt.Errorf("%w: %s: second line %q", ErrFormat, name, in.Text())
+}
+
+// bytesValue reads a marker in hexadecimal.
+type bytesValue marker
+
+// Scan implements fmt.Scanner.
+func (v *bytesValue) Scan(state fmt.ScanState, _ rune) error {
+	var b []byte
+	if _, err := fmt.Fscanf(state, "%x", &b); err != nil {
+		return err
+	}
+	if len(b) != len(v) {
+		return errors.New("marker of a wrong length")
+	}
+	copy(v[:], b)
+	return nil
+}
+
+func (s *Store) writeFormat(name string) (m marker, err error) {
+	names, err := s.opts.Files.List()
+	if err != nil {
+		return m, err
+	}
+	if len(names) > 0 {
+		return m, fmt.Errorf("%w: there are packs but no file %s", ErrFormat, name)
+	}
+	m = newMarker()
+	p := s.opts.Chunks
+	text := fmt.Sprintf("%s\nchunks %d %d %d frames %d marker %x\n", formatLine, p.Min, p.Avg, p.Max, s.opts.FrameSize, m[:])
+	tmp := name + ".new"
+	if err := writeSynced(tmp, text); err != nil {
+		return m, err
+	}
+	if err := os.Rename(tmp, name); err != nil {
+		return m, err
+	}
+	return m, syncDir(s.dir)
+}
+
+func writeSynced(name, text string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// room refuses to write when the disk is nearly full.
+func (s *Store) room() error {
+	if s.opts.Reserve < 0 {
+		return nil
+	}
+	free, err := s.opts.Files.Free()
+	if err != nil {
+		return err
+	}
+	if free < s.opts.Reserve {
+		return fmt.Errorf("%d MiB are free and the store keeps %d MiB for its index: %w", free>>20, s.opts.Reserve>>20, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// Get returns the value of one of the owner's keys, or ErrNotFound.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	return s.index.get(append([]byte{spaceOwner}, key...))
+}
+
+// Scan calls fn with each of the owner's keys that begin with prefix, in the order of
+// their bytes and from one snapshot. The slices are valid during the call only.
+func (s *Store) Scan(prefix []byte, fn func(key, value []byte) error) error {
+	return s.index.scan(append([]byte{spaceOwner}, prefix...), func(key, value []byte) error {
+		return fn(key[1:], value)
+	})
+}
+
+// Batch is a set of changes that Commit makes together. The zero value is empty.
+type Batch struct {
+	recs   []record
+	staged []*Staged
+	err    error
+}
+
+const maxValue = 512 << 10
+
+// Put sets one of the owner's keys. Keys have 1 to 65,534 bytes, values up to 512 KiB;
+// Commit refuses others.
+func (b *Batch) Put(key, value []byte) {
+	if len(value) > maxValue {
+		b.err = fmt.Errorf("value of %d bytes", len(value))
+	}
+	b.add(spaceOwner, key, append(make([]byte, 0, len(value)), value...))
+}
+
+// Delete takes one of the owner's keys away; it need not be there.
+func (b *Batch) Delete(key []byte) { b.add(spaceOwner, key, nil) }
+
+// PutObject makes a staged object visible under its NAR hash. After the commit the Staged
+// is of no further use.
+func (b *Batch) PutObject(st *Staged) {
+	b.staged = append(b.staged, st)
+	b.add(spaceObject, st.info.NarHash[:], st.record)
+}
+
+// DeleteObject takes an object away. Its chunks are garbage for Sweep unless others use them.
+func (b *Batch) DeleteObject(narHash [32]byte) { b.add(spaceObject, narHash[:], nil) }
+
+func (b *Batch) add(space byte, key, value []byte) {
+	if len(key) == 0 || len(key) >= maxKey {
+		b.err = fmt.Errorf("key of %d bytes", len(key))
+	}
+	b.recs = append(b.recs, record{append([]byte{space}, key...), value})
+}
+
+// Len returns the number of changes.
+func (b *Batch) Len() int { return len(b.recs) }
+
+// Commit makes the changes of b, all or none, and returns when they are durable. The cost
+// of that, one sync of the pack, is shared with the commits of others at the same time. When ctx ends
+// first, Commit returns its error and the changes are made or not.
+func (s *Store) Commit(ctx context.Context, b *Batch) error {
+	if b.err != nil {
+		return fmt.Errorf("commit: %w", b.err)
+	}
+	if err := s.room(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	err := s.submit(ctx, &commit{recs: b.recs, done: make(chan error, 1)})
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	for _, st := range b.staged {
+		st.Discard() // the pins: the object itself keeps the chunks alive now
+	}
+	return nil
+}

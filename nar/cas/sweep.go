@@ -1,0 +1,556 @@
+package cas
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/narfs/narfs/nar/chunk"
+)
+
+// SweepOptions of one sweep. The zero value sweeps.
+type SweepOptions struct {
+	// Keep are objects that were deleted and are still being read.
+	Keep []*Object
+	// DryRun only counts.
+	DryRun bool
+	// Compress also rewrites packs whose chunks were stored without compression.
+	Compress bool
+	// Progress hears of the packs done; it may be nil.
+	Progress func(done, total int)
+}
+
+// SweepResult says what a sweep did, or would do.
+type SweepResult struct {
+	Chunks int64 `json:"chunks"` // dead chunks taken out of the index
+	Frames int64 `json:"frames"` // frames without a live chunk
+	Freed  int64 `json:"freed"`  // bytes given back to the disk
+	Moved  int64 `json:"moved"`  // bytes written again to empty packs
+	Packs  int64 `json:"packs"`  // packs removed
+}
+
+// thin is when a pack is rewritten: when less than half of what it occupies is needed.
+func thin(live, disk int64) bool { return live*2 < disk }
+
+// hole sizes that file systems can give back.
+const pageSize = 4096
+
+// Sweep takes away the chunks that no object needs and gives their space back: it removes
+// packs without live chunks, rewrites packs that are mostly dead, and punches holes into
+// the others. Imports, reads and commits go on meanwhile. An interrupted sweep leaves
+// garbage, nothing else, and the next one takes it up.
+func (s *Store) Sweep(ctx context.Context, opts SweepOptions) (res SweepResult, err error) {
+	s.oneSweep.Lock()
+	defer s.oneSweep.Unlock()
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("sweep: %w", err)
+		}
+	}()
+	sw := &sweep{s: s, opts: opts, res: &res}
+	if err := sw.begin(ctx); err != nil {
+		return res, err
+	}
+	defer sw.end()
+	if err := sw.markLive(ctx); err != nil {
+		return res, err
+	}
+	if err := sw.takeOut(ctx); err != nil {
+		return res, err
+	}
+	return res, sw.giveBack(ctx)
+}
+
+type sweep struct {
+	s     *Store
+	opts  SweepOptions
+	res   *SweepResult
+	limit position // frames from here on are not looked at
+	m     *marks
+}
+
+// begin lists the frames that stand in the log, and publishes the marks.
+func (sw *sweep) begin(ctx context.Context) error {
+	s := sw.s
+	sw.limit = s.log.tail()
+	// The checkpoint lies behind every frame that this sweep may take, so that a replay never
+	// meets one.
+	if err := s.submit(ctx, &commit{checkpoint: true, done: make(chan error, 1)}); err != nil {
+		return err
+	}
+	sw.m = &marks{packs: map[uint32]*packMarks{}}
+	bits := uint32(0)
+	for _, id := range s.log.ids() {
+		if id > sw.limit.pack {
+			break
+		}
+		pm, err := s.listFrames(id, sw.limit, &bits)
+		if err != nil {
+			return err
+		}
+		sw.m.packs[id] = pm
+	}
+	sw.m.bits = make([]uint64, bits/64+1)
+	s.sweeping.Lock()
+	defer s.sweeping.Unlock()
+	s.marks = sw.m
+	s.pending.forget() // else an import could find a chunk there that the index no longer has
+	for _, p := range s.pinned() {
+		for _, at := range p.all() {
+			sw.m.mark(at, -1)
+		}
+	}
+	return nil
+}
+
+func (sw *sweep) end() {
+	sw.s.sweeping.Lock()
+	defer sw.s.sweeping.Unlock()
+	sw.s.marks = nil
+}
+
+// listFrames lists a pack's data and blobs frames before limit.
+func (s *Store) listFrames(id uint32, limit position, bits *uint32) (*packMarks, error) {
+	p, err := s.log.get(id)
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	gone, err := s.holes(id)
+	if err != nil {
+		return nil, err
+	}
+	pm := &packMarks{}
+	_, err = s.log.scan(p, packHeaderSize, func(int64, int64) {}, func(h frameHeader, off int64, _ []byte) error {
+		if !(position{id, uint32(off)}).before(limit) {
+			return errStop
+		}
+		if h.kind == kindMeta {
+			pm.metas += h.size()
+			return nil
+		}
+		f := frameMarks{
+			off: uint32(off), size: uint32(h.size()), raw: h.raw, first: *bits, count: h.count,
+			stored: h.flags&flagLight != 0, gone: gone[uint32(off)],
+		}
+		if !f.gone {
+			pm.disk += h.size()
+		}
+		pm.frames = append(pm.frames, f)
+		*bits += h.count
+		return nil
+	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
+	return pm, err
+}
+
+var errStop = errors.New("stop")
+
+func holesKey(id uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{spaceHoles}, id)
+}
+
+func (s *Store) holes(id uint32) (map[uint32]bool, error) {
+	b, err := s.index.get(holesKey(id))
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseHoles(b)
+}
+
+// markLive marks every chunk that an object needs.
+func (sw *sweep) markLive(ctx context.Context) error {
+	var keys [][]byte
+	err := sw.s.index.scan([]byte{spaceObject}, func(key, _ []byte) error {
+		keys = append(keys, bytes.Clone(key))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		o, err := sw.s.Object([32]byte(key[1:]))
+		if errors.Is(err, ErrNotFound) {
+			continue // deleted meanwhile
+		}
+		if err == nil {
+			err = sw.markObject(o)
+		}
+		if err != nil {
+			return err // an object that cannot be read could need any chunk
+		}
+	}
+	for _, o := range sw.opts.Keep {
+		if err := sw.markObject(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (sw *sweep) markObject(o *Object) error {
+	var ids []chunk.ID
+	locs := make([]location, markBatch)
+	flush := func() error {
+		if err := sw.s.index.lookup(ids, locs); err != nil {
+			return err
+		}
+		for _, loc := range locs[:len(ids)] {
+			if loc.size != 0 { // a missing one is verify's business
+				sw.m.mark(loc.frame, int(loc.ord))
+			}
+		}
+		ids = ids[:0]
+		return nil
+	}
+	err := o.eachChunk(func(id chunk.ID) error {
+		if ids = append(ids, id); len(ids) == markBatch {
+			return flush()
+		}
+		return nil
+	})
+	return errors.Join(err, flush())
+}
+
+const markBatch = 256
+
+// eachChunk calls fn with the names of all chunks of an object: its files', its tree's
+// and its list's.
+func (o *Object) eachChunk(fn func(chunk.ID) error) error {
+	if err := o.tree.eachChunk(fn); err != nil {
+		return err
+	}
+	if err := o.list.eachChunk(fn); err != nil {
+		return err
+	}
+	all := chunks{n: o.list.size / int64(chunkRecordSize), blob: o.list}
+	return all.each(0, all.n, func(id chunk.ID, _ int64) error { return fn(id) })
+}
+
+// takeOut removes dead chunks from the index and syncs it: from then on nobody finds them.
+func (sw *sweep) takeOut(ctx context.Context) error {
+	type dead struct {
+		key []byte
+		loc location
+	}
+	var batch []dead
+	remove := func() error {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		sw.s.sweeping.Lock()
+		defer sw.s.sweeping.Unlock()
+		wb := sw.s.index.db.NewWriteBatch()
+		defer wb.Cancel()
+		for _, d := range batch {
+			if !sw.m.dead(d.loc.frame, int(d.loc.ord)) {
+				continue // an import found it since
+			}
+			if err := wb.Delete(d.key); err != nil {
+				return err
+			}
+			sw.res.Chunks++
+		}
+		batch = batch[:0]
+		return wb.Flush()
+	}
+	err := sw.s.index.scan([]byte{spaceChunk}, func(key, value []byte) error {
+		loc, err := parseLocation(value)
+		if err != nil || !sw.m.dead(loc.frame, int(loc.ord)) {
+			return err
+		}
+		if sw.opts.DryRun {
+			sw.res.Chunks++
+			return nil
+		}
+		if batch = append(batch, dead{bytes.Clone(key), loc}); len(batch) == 1024 {
+			return remove()
+		}
+		return nil
+	})
+	if err != nil || sw.opts.DryRun {
+		return err
+	}
+	if err := remove(); err != nil {
+		return err
+	}
+	return sw.s.index.db.Sync()
+}
+
+// giveBack frees the space of dead frames, pack by pack.
+func (sw *sweep) giveBack(ctx context.Context) error {
+	ids := make([]uint32, 0, len(sw.m.packs))
+	for id := range sw.m.packs {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for i, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if err := sw.pack(ctx, id, i == 0); err != nil {
+			return fmt.Errorf("%s: %w", packName(id), err)
+		}
+		if sw.opts.Progress != nil {
+			sw.opts.Progress(i+1, len(ids))
+		}
+	}
+	if !sw.opts.DryRun && sw.res.Chunks > 0 {
+		// Tombstones stay in Badger's lowest level until it is compacted (its issue 2329).
+		return sw.s.index.db.Flatten(2)
+	}
+	return nil
+}
+
+func (sw *sweep) pack(ctx context.Context, id uint32, oldest bool) error {
+	pm := sw.m.packs[id]
+	var live, light int64
+	var dead []frameMarks
+	for i := range pm.frames {
+		f := &pm.frames[i]
+		switch n := sw.m.live(f); {
+		case f.gone:
+		case n == 0:
+			dead = append(dead, *f)
+			sw.res.Frames++
+		default:
+			live += int64(f.size) * int64(n) / int64(f.count)
+			if f.stored {
+				light += int64(f.size)
+			}
+		}
+	}
+	sealed := id != sw.limit.pack
+	rewrite := sealed && (thin(live, pm.disk) || sw.opts.Compress && light*4 > pm.disk)
+	switch {
+	case sw.opts.DryRun:
+		for _, f := range dead {
+			sw.res.Freed += int64(f.size)
+		}
+		return nil
+	case rewrite:
+		return sw.rewrite(ctx, id, pm, oldest)
+	case len(dead) > 0:
+		return sw.punch(ctx, id, pm, dead)
+	}
+	return nil
+}
+
+// punch writes down that frames are gone and gives their pages back.
+func (sw *sweep) punch(ctx context.Context, id uint32, pm *packMarks, dead []frameMarks) error {
+	var gone []uint32
+	for _, f := range pm.frames {
+		if f.gone {
+			gone = append(gone, f.off)
+		}
+	}
+	for _, f := range dead {
+		gone = append(gone, f.off)
+	}
+	slices.Sort(gone)
+	rec := record{holesKey(id), appendHoles([]byte{}, gone)}
+	if err := sw.s.submit(ctx, &commit{recs: []record{rec}, done: make(chan error, 1)}); err != nil {
+		return err
+	}
+	p, err := sw.s.log.get(id)
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	// Neighbours are one hole, so that the page they share goes too. Headers stay: a scan
+	// steps from one to the next.
+	for i := 0; i < len(dead); i++ {
+		f := dead[i]
+		lo := (int64(f.off) + frameHeaderSize + int64(f.count)*lengthSize + pageSize - 1) &^ (pageSize - 1)
+		hi := (int64(f.off) + int64(f.size)) &^ (pageSize - 1)
+		if lo >= hi {
+			continue
+		}
+		err := p.file.PunchHole(lo, hi-lo)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return nil // the space comes back when the pack is thin enough to be rewritten
+		}
+		if err != nil {
+			return err
+		}
+		sw.res.Freed += hi - lo
+	}
+	return nil
+}
+
+// rewrite moves what is live to the end of the log and removes the pack.
+func (sw *sweep) rewrite(ctx context.Context, id uint32, pm *packMarks, oldest bool) error {
+	moved, err := sw.moveChunks(ctx, id, pm)
+	if err != nil {
+		return err
+	}
+	if err := sw.moveRecords(ctx, id, pm, oldest); err != nil {
+		return err
+	}
+	if err := sw.switchOver(ctx, moved); err != nil {
+		return err
+	}
+	if err := sw.s.log.drop(id); err != nil {
+		return err
+	}
+	sw.res.Packs++
+	sw.res.Freed += pm.disk
+	return nil
+}
+
+// moveChunks appends the live chunks of a pack to the log and returns their new frames.
+func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (moved *pins, err error) {
+	s := sw.s
+	moved = &pins{frames: map[position]struct{}{}}
+	builders := map[frameKind]*frameBuilder{kindData: {kind: kindData}, kindBlobs: {kind: kindBlobs}}
+	how := s.opts.Compression
+	if sw.opts.Compress {
+		how = CompressDefault
+	}
+	seal := func(fb *frameBuilder) error {
+		if len(fb.ids) == 0 {
+			return nil
+		}
+		sw.res.Moved += int64(len(fb.raw))
+		err := s.writeFrame(fb, how, moved)
+		*fb = frameBuilder{kind: fb.kind, raw: fb.raw[:0]}
+		return err
+	}
+	for i := range pm.frames {
+		fm := &pm.frames[i]
+		if fm.gone || sw.m.live(fm) == 0 {
+			continue
+		}
+		if err := errors.Join(context.Cause(ctx), s.room()); err != nil {
+			return nil, err
+		}
+		at := position{id, fm.off}
+		f, err := s.cache.get(at, fm.size)
+		if errors.Is(err, errBadFrame) {
+			return nil, fmt.Errorf("%w: %v: %w", ErrCorrupt, at, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		fb := builders[f.kind]
+		err = func() error {
+			defer f.release()
+			for ord := range f.ends {
+				data := f.chunk(ord)
+				cid := chunk.Sum(data)
+				loc, err := s.locate(cid)
+				if err != nil || loc.frame != at || int(loc.ord) != ord {
+					continue // dead, or kept elsewhere too
+				}
+				if len(fb.raw)+len(data) > s.opts.FrameSize || len(fb.ids) == maxFrameChunks {
+					if err := seal(fb); err != nil {
+						return err
+					}
+				}
+				fb.raw = append(fb.raw, data...)
+				fb.ids = append(fb.ids, cid)
+				fb.lens = append(fb.lens, uint32(len(data)))
+			}
+			return nil
+		}()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return moved, errors.Join(seal(builders[kindData]), seal(builders[kindBlobs]))
+}
+
+// switchOver makes the index name the new places. Imports that found the old ones have
+// pinned them; they get the new ones too, before the next sweep can ask.
+func (sw *sweep) switchOver(ctx context.Context, moved *pins) error {
+	s := sw.s
+	s.sweeping.Lock()
+	defer s.sweeping.Unlock()
+	if err := s.submit(ctx, &commit{checkpoint: true, done: make(chan error, 1)}); err != nil {
+		return err
+	}
+	s.pending.forget()
+	for _, p := range s.pinned() {
+		for _, at := range moved.all() {
+			p.add(at)
+		}
+	}
+	return nil
+}
+
+// moveRecords appends what the pack's meta frames say and still holds. The committer asks for
+// each group, so that no other change of the same keys comes between.
+func (sw *sweep) moveRecords(ctx context.Context, id uint32, pm *packMarks, oldest bool) error {
+	if pm.metas == 0 {
+		return nil
+	}
+	keys, err := sw.s.metaKeys(id)
+	if err != nil {
+		return err
+	}
+	for group := range slices.Chunk(keys, 512) {
+		c := &commit{done: make(chan error, 1), late: func() (recs []record, err error) {
+			for _, key := range group {
+				if bytes.Equal(key, holesKey(id)) {
+					recs = append(recs, record{key: key})
+					continue
+				}
+				value, err := sw.s.index.get(key)
+				if errors.Is(err, ErrNotFound) {
+					if !oldest { // an older pack may say that it is there
+						recs = append(recs, record{key: key})
+					}
+					continue
+				}
+				if err != nil {
+					return nil, err
+				}
+				recs = append(recs, record{key, value})
+			}
+			return recs, nil
+		}}
+		if err := sw.s.submit(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// metaKeys returns the keys of all records in a pack, each once.
+func (s *Store) metaKeys(id uint32) (keys [][]byte, err error) {
+	p, err := s.log.get(id)
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	r := &replayer{s: s}
+	seen := map[string]bool{}
+	_, err = s.log.scan(p, packHeaderSize, nil, func(h frameHeader, off int64, _ []byte) error {
+		if h.kind != kindMeta {
+			return nil
+		}
+		payload, err := r.payload(p, h, off)
+		if err != nil {
+			return err
+		}
+		return parseRecords(payload, func(rec record) error {
+			if !seen[string(rec.key)] {
+				seen[string(rec.key)] = true
+				keys = append(keys, bytes.Clone(rec.key))
+			}
+			return nil
+		})
+	})
+	return keys, err
+}
