@@ -18,8 +18,8 @@ type Dir struct {
 	shown   []string
 	byShown map[string]int
 
-	// If case is folded: the names shown otherwise by key, and a hash table of index+1 by original names' keys,
-	// with the first of those that have one.
+	// If case is folded: the names shown otherwise by key, and a hash table of index+1 by the original names' keys.
+	// Of several with one key it has the one that is shown as it is, else the first.
 	byKey map[string]int
 	table []uint32
 	seed  maphash.Seed
@@ -66,15 +66,28 @@ func (d *Dir) fold() {
 	}
 	d.seed = maphash.MakeSeed()
 	d.table = make([]uint32, d.n+d.n/2+1)
-	var buf [keyBuf]byte
+	next := 0
 	for i := range d.n {
-		if slot := d.slot(d.rule.appendKey(buf[:0], d.name(i))); d.table[slot] == 0 {
-			d.table[slot] = uint32(i + 1)
+		if next < len(d.renamed) && d.renamed[next] == i {
+			next++
+			continue
 		}
+		d.insert(i)
+	}
+	for _, i := range d.renamed {
+		d.insert(i)
 	}
 }
 
-// slot returns the place in the table of the first file whose original name has that key, or the free place for it.
+// insert puts file i into the table, unless one with the same key is there.
+func (d *Dir) insert(i int) {
+	var buf [keyBuf]byte
+	if slot := d.slot(d.rule.appendKey(buf[:0], d.name(i))); d.table[slot] == 0 {
+		d.table[slot] = uint32(i + 1)
+	}
+}
+
+// slot returns the place in the table of the file whose original name has that key, or the free place for it.
 func (d *Dir) slot(key []byte) int {
 	var buf [keyBuf]byte
 	slot := int(maphash.Bytes(d.seed, key) % uint64(len(d.table)))
@@ -96,7 +109,7 @@ func (d *Dir) Shown(i int) string {
 
 // Lookup returns the index of the file that name means: the file that is shown under it, or else whose original
 // name it is (for two files never at once). If there is none and case is folded, it is the file whose shown name
-// collides with name, or else the first whose original name does.
+// collides with name, or else the first whose original name does (without Hack always this).
 func (d *Dir) Lookup(name string) (i int, ok bool) {
 	if i, ok = d.byShown[name]; ok {
 		return i, true
