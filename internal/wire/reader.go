@@ -130,10 +130,8 @@ func (r *Reader) Token(limit int, what string) ([]byte, error) {
 	}
 	b := r.buf[r.pos : r.pos+padded]
 	r.pos += padded
-	for _, c := range b[size:] {
-		if c != 0 {
-			return nil, ErrPadding
-		}
+	if size&7 != 0 && binary.LittleEndian.Uint64(b[padded-8:])>>(8*(size&7)) != 0 {
+		return nil, ErrPadding
 	}
 	return b[:size:size], nil
 }
@@ -150,7 +148,10 @@ func (r *Reader) longToken(n uint64) ([]byte, error) {
 		}
 		b = b[:len(b)+len(part)]
 	}
-	return b, r.Padding(n)
+	if err := r.Padding(n); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // Padding reads the zero bytes that follow n bytes of content, up to a multiple of eight; others are ErrPadding. It is for callers
