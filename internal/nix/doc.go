@@ -1,5 +1,5 @@
 // Package nix is Nix's vocabulary: the values that stores, protocols and caches exchange, and their spellings. It does no
-// I/O. Everything in it is a value or is not changed once made, so that all of it may be shared between goroutines.
+// I/O. Values are immutable and may be shared between goroutines, apart from PathInfo and NarInfo, which are plain structs.
 //
 // # Hash
 //
@@ -19,7 +19,7 @@
 //	store dir    hash part: 20 bytes as nix32       name
 //
 // Hash part and name together, without the directory, are the base name; it is what a StorePath holds. The hash part is
-// the first 32 bytes, folded to 20 by exclusive or, of the SHA-256 of
+// the SHA-256, its 32 bytes folded to 20 by exclusive or, of
 //
 //	<type>:<algo>:<base16 of the inner hash>:<store dir>:<name>
 //

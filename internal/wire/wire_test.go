@@ -195,6 +195,20 @@ func TestReaderErrors(t *testing.T) {
 	}
 }
 
+// Every byte of every padding counts.
+func TestTokenPadding(t *testing.T) {
+	for size := 1; size <= 17; size++ {
+		good := encode(t, func(w *wire.Writer) { _ = w.String(strings.Repeat("x", size)) })
+		for i := 8 + size; i < len(good); i++ {
+			bad := []byte(good)
+			bad[i] = 0x80
+			if err := readString(wire.NewReader(bytes.NewReader(bad))); !errors.Is(err, wire.ErrPadding) {
+				t.Errorf("String() of %d bytes with byte %d not zero = %v; want %v", size, i, err, wire.ErrPadding)
+			}
+		}
+	}
+}
+
 func readUint64(r *wire.Reader) error { _, err := r.Uint64(); return err }
 
 func readString(r *wire.Reader) error { _, err := r.String(1<<20, "text"); return err }
