@@ -66,6 +66,8 @@ func TestKey(t *testing.T) {
 		{"ﬁ", "FI", rules{p}},                            //
 		{"ﬃ", "ﬀi", rules{p}},                            //
 		{"\u0149", "\u02BCN", rules{p}},                  //
+		{"\u0587", "\u0565\u0552", rules{p}},             //
+		{"\uFB17", "\u0544\u056D", rules{p}},             //
 		{"\u212A", "K", rules{p}},                        // Kelvin sign
 		{"\u017F", "S", rules{p}},                        // long s
 		{"\u0130", "i\u0307", rules{h, p}},               // decomposes, then I folds: the Turkish lines do not apply
@@ -95,6 +97,8 @@ func TestKey(t *testing.T) {
 		{"\xC3", "\xE3", nil},                            //
 		{"A\xC3", "a\xC3", rules{a, h, p}},               //
 		{strings.Repeat("\u0301", 90), strings.Repeat("\u0301", 90) + "\u034F", nil},
+		{"a\U0001D165\u0323", "a\u0323\U0001D165", rules{p}}, // HFS+ knows no class of the other planes
+		{"a" + strings.Repeat("\u0301\u0300", 9) + "\u0323", "a\u0323" + strings.Repeat("\u0301\u0300", 9), rules{h, p}},
 		{"a" + strings.Repeat("\u0301", 40) + "\u0323", "A\u0323" + strings.Repeat("\u0301", 40), rules{h, p}},
 	} {
 		for _, rule := range []casefold.Rule{a, h, p} {
@@ -135,22 +139,79 @@ func TestHack(t *testing.T) {
 		{"suffixes that share a tilde", casefold.ASCII, []string{part + s}, []string{s + "0" + s[1:]}},
 		{"ends in part of suffix", casefold.ASCII, []string{"X" + part, "x" + part}, []string{"X" + part, "x" + part + s + "1"}},
 		{"just fits", casefold.ASCII, []string{long + "A", long + "a"}, []string{long + "A", long + "a" + s + "1"}},
-		{
-			"too long", casefold.ASCII,
-			[]string{long + "xA", long + "xa"},
-			[]string{long + "xA", long[:207] + s + "~a58bvdqt83g6pslm6up6kas1kmhs277g"},
-		},
 	} {
 		got := casefold.Hack(tt.rule, tt.names)
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Errorf("%s: Hack(%v, %q) (-want +got):\n%s", tt.name, tt.rule, tt.names, diff)
 		}
-		if back, err := casefold.Unhack(got); tt.name == "too long" {
-			if err == nil {
-				t.Errorf("Unhack(%q) = %q; want an error", got, back)
-			}
-		} else if diff := cmp.Diff(tt.names, back); err != nil || diff != "" {
+		back, err := casefold.Unhack(got)
+		if diff := cmp.Diff(tt.names, back); err != nil || diff != "" {
 			t.Errorf("%s: Unhack(%q) = error %v (-want +got):\n%s", tt.name, got, err, diff)
+		}
+	}
+}
+
+// TestHackLongNames is about names that have no room for what Hack adds.
+func TestHackLongNames(t *testing.T) {
+	t.Parallel()
+	repeat, part := strings.Repeat, s[:14]
+	for _, tt := range []struct {
+		what, name string
+		after      string // sorts before name and collides with it, if not empty
+		start      string // what is left of name, if it has to be shortened
+	}{
+		{"number just fits", repeat("x", 238) + "a", repeat("x", 238) + "A", ""},
+		{"number does not fit", repeat("x", 239) + "a", repeat("x", 239) + "A", repeat("x", 207)},
+		{"no character is cut", "x" + repeat("é", 125) + "a", "x" + repeat("é", 125) + "A", "x" + repeat("é", 103)},
+		{"nor is a part of the suffix left", repeat("x", 193) + part + repeat("y", 40), repeat("X", 193) + part + repeat("y", 40), repeat("x", 193)},
+		{"mark just fits", repeat("x", 238) + s + "a", "", ""},
+		{"mark does not fit", repeat("x", 239) + s + "a", "", repeat("x", 207)},
+		{"of the name of a literal all before the suffix is left", "x" + s + repeat("y", 239), "", "x"},
+		{"also a part of it", repeat("x", 200) + s + repeat("y", 40), "", repeat("x", 200) + s[:7]},
+	} {
+		names := []string{tt.name}
+		if tt.after != "" {
+			names = []string{tt.after, tt.name}
+		}
+		shown := casefold.Hack(casefold.ASCII, names)
+		got := shown[len(shown)-1]
+		back, err := casefold.Unhack(shown)
+		if len(got) > casefold.MaxName {
+			t.Errorf("%s: Hack(%q) = %q with %d bytes", tt.what, names, got, len(got))
+		}
+		if tt.start == "" {
+			if err != nil || !slices.Equal(back, names) {
+				t.Errorf("%s: Unhack(%q) = %q, %v; want %q", tt.what, shown, back, err, names)
+			}
+			continue
+		}
+		if start, digest, _ := strings.Cut(got, s+"~"); start != tt.start || len(digest) != 32 {
+			t.Errorf("%s: Hack(%q) = %q; want %q before the suffix and ~ and a digest", tt.what, names, got, tt.start)
+		}
+		if err == nil {
+			t.Errorf("%s: Unhack(%q) = %q; want an error", tt.what, shown, back)
+		}
+	}
+	// The digest is part of the format.
+	got := casefold.Hack(casefold.ASCII, []string{repeat("x", 238) + "xA", repeat("x", 238) + "xa"})[1]
+	if want := repeat("x", 207) + s + "~a58bvdqt83g6pslm6up6kas1kmhs277g"; got != want {
+		t.Errorf("shortened name %q; want %q", got, want)
+	}
+}
+
+func TestNeeded(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2, 32, 33, 512, 513, 5000} {
+		names := benchNames(n)
+		name := func(i int) string { return names[i] }
+		if casefold.Needed(casefold.APFS, n, name) {
+			t.Errorf("Needed of %d names = true; want false", n)
+		}
+		for what, last := range map[string]string{"a collision": strings.ToUpper(names[0]), "a suffix": "x" + s} {
+			names[n-1] = last
+			if want := n > 1 || what == "a suffix"; casefold.Needed(casefold.APFS, n, name) != want {
+				t.Errorf("Needed of %d names with %s = %v; want %v", n, what, !want, want)
+			}
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (r Rule) appendUnicode(dst []byte, name string) []byte {
 		d := p.Decomposition()
 		if d == nil || r == HFS && !hfsDecomposes(c) {
 			class := p.CCC()
-			if d != nil || r == HFS && c > 0xFFFF {
+			if r == HFS && c > 0xFFFF { // half of a pair in UTF-16, which has no class
 				class = 0
 			}
 			dst, marks = r.appendChar(dst, marks, mark{c, class})
@@ -109,19 +109,22 @@ func (r Rule) appendFolded(dst []byte, c rune) []byte {
 		return utf8.AppendRune(dst, hfsLower(c))
 	}
 	if s := fullFold(c); s != "" {
-		return append(dst, s...)
+		for _, c := range s {
+			dst = utf8.AppendRune(dst, simpleFold(c)) // which chooses another letter than the table for Armenian
+		}
+		return dst
 	}
 	return utf8.AppendRune(dst, simpleFold(c))
 }
 
 // appendIllFormed appends a byte that is no part of a character. HFS+ escapes it, so that it collides with its
-// escaped form. APFS refuses it: it equals only itself, marked by 0xFF, which no character holds.
+// escaped form. APFS refuses it: it equals only itself.
 func (r Rule) appendIllFormed(dst []byte, c byte) []byte {
 	if r == HFS {
 		const digits = "0123456789abcdef"
 		return append(dst, '%', digits[c>>4], digits[c&15])
 	}
-	return append(dst, 0xFF, c)
+	return append(dst, c)
 }
 
 // decomposeHangul splits a syllable into its letters (Unicode, section 3.12); t is 0 if there are only two. It is
@@ -144,8 +147,11 @@ func simpleFold(c rune) rune {
 	for f := unicode.SimpleFold(c); f != c; f = unicode.SimpleFold(f) {
 		least = min(least, f)
 	}
-	if least < utf8.RuneSelf {
+	switch {
+	case least < utf8.RuneSelf:
 		return rune(lowerASCII(byte(least)))
+	case least == 0x0345: // the one mark that is folded with letters
+		return 0x03B9
 	}
 	return least
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // nixSets is how many sets of names real Nix restores and dumps, all in one NAR.
-const nixSets = 200
+const nixSets = 100
 
 // nixStore runs nix-store with the case hack on.
 func nixStore(t *testing.T, stdin []byte, args ...string) (stdout []byte, err error) {
