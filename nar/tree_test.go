@@ -225,8 +225,8 @@ func sorted(names []string) []string {
 	return names
 }
 
-// genTree draws the headers of a tree in NAR order.
-func genTree() *rapid.Generator[[]nar.Header] {
+// genTree draws the headers of a tree of about so many nodes in NAR order.
+func genTree(most int) *rapid.Generator[[]nar.Header] {
 	name := rapid.OneOf(
 		rapid.StringMatching(`[a-cA-C.~]{1,3}`),
 		rapid.Map(rapid.SliceOfN(rapid.Byte(), 1, 12), func(b []byte) string { return string(b) }),
@@ -237,11 +237,14 @@ func genTree() *rapid.Generator[[]nar.Header] {
 		var hs []nar.Header
 		var node func(depth int, name string)
 		node = func(depth int, nm string) {
-			kinds := 4
-			if depth > 6 || len(hs) > 200 {
-				kinds = 3
+			kinds := []int{0, 1, 2, 3, 3}
+			switch {
+			case depth == 1:
+				kinds = []int{3, 3, 3, 3, 3, 3, 3, 0, 1, 2}
+			case depth > 6 || len(hs) > most:
+				kinds = kinds[:3]
 			}
-			switch (rapid.IntRange(0, kinds-1).Draw(t, "kind") + kinds - 1) % kinds {
+			switch rapid.SampledFrom(kinds).Draw(t, "kind") {
 			case 0:
 				hs = append(hs, file(depth, nm, rapid.Int64Range(0, 70).Draw(t, "size")))
 			case 1:
@@ -253,7 +256,7 @@ func genTree() *rapid.Generator[[]nar.Header] {
 				hs = append(hs, link(depth, nm, target.Draw(t, "target")))
 			default:
 				hs = append(hs, dir(depth, nm))
-				names := rapid.SliceOfNDistinct(name, 0, 6, rapid.ID[string]).Draw(t, "names")
+				names := rapid.SliceOfNDistinct(name, rapid.IntRange(0, 6).Draw(t, "least"), 12, rapid.ID[string]).Draw(t, "names")
 				for _, nm := range sorted(names) {
 					node(depth+1, nm)
 				}
@@ -266,7 +269,7 @@ func genTree() *rapid.Generator[[]nar.Header] {
 
 func TestTreeKeepsHeaders(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		hs := genTree().Draw(t, "tree")
+		hs := genTree(200).Draw(t, "tree")
 		tree := build(t, hs)
 		if diff := cmp.Diff(hs, headers(tree)); diff != "" {
 			t.Fatalf("tree differs from its headers (-want +got):\n%s", diff)
