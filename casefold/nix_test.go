@@ -164,8 +164,8 @@ func TestRestoreByNix(t *testing.T) {
 				for j, name := range names {
 					nix[name], got[name] = reference[j], shown[j]
 				}
-				real := readSet(t, filepath.Join(disk, fmt.Sprintf("%06d", i)))
-				if diff := cmp.Diff(real, nix); diff != "" {
+				onDisk := readSet(t, filepath.Join(disk, fmt.Sprintf("%06d", i)))
+				if diff := cmp.Diff(onDisk, nix); diff != "" {
 					t.Errorf("set %+q (-real +reference):\n%s", names, diff)
 				}
 				if holdsSuffix(names) || !storable(casefold.ASCII, reference) {
@@ -174,7 +174,7 @@ func TestRestoreByNix(t *testing.T) {
 				if !slices.Equal(names, shown) {
 					same++
 				}
-				if diff := cmp.Diff(real, got); diff != "" {
+				if diff := cmp.Diff(onDisk, got); diff != "" {
 					t.Errorf("set %+q (-nix +hack):\n%s", names, diff)
 				}
 			}
