@@ -39,10 +39,10 @@
 // Dumping, it cuts each name at the first Suffix. It knows only ASCII, and it loses names where
 //
 //   - a name holds Suffix already: "a~…~1" is dumped as "a";
-//   - a name to be numbered ends in the start of Suffix: "x~nix~case~hack" and "X~nix~case~hack" are dumped as "x" and "X~nix~case~hack",
-//     for the first Suffix in "x~nix~case~hack~nix~case~hack~1" is not the one that was added;
-//   - a made-up name equals another one of the directory: {A, a, a~…~1} and {A, a, a~NIX~CASE~HACK~1} cannot be
-//     restored on a system that folds case (and new versions of Nix refuse them everywhere);
+//   - a name to be numbered ends in the start of Suffix: of "X~nix~case~hack" and "x~nix~case~hack" the second is
+//     dumped as "x", for the first Suffix in "x~nix~case~hack~nix~case~hack~1" is not the one that was added;
+//   - a made-up name equals another one of the directory: {A, a, a~…~1} cannot be restored at all, and
+//     {A, a, a~NIX~CASE~HACK~1} not on a system that folds case;
 //   - names collide only under Unicode's rules: restoring fails with "File exists";
 //   - a made-up name has more than 255 bytes: restoring fails.
 //
@@ -75,7 +75,8 @@
 // bytes that holds Suffix none for its mark. It is shown shortened: distinct, at most 255 bytes, the same at any
 // time, and found by its original name in a view. But there are more original names than such short ones, so that it
 // cannot tell its original: Unhack refuses a directory that has one, rather than giving another NAR than was
-// restored. (Views lose nothing: NARs come from the store, not from them.) Names of more than 255 bytes, which no NAR of ours holds, are shown as they are unless they need a hack.
+// restored. (Views lose nothing: NARs come from the store, not from them.) Names of more than 255 bytes, which no
+// NAR of ours holds, are shown as they are unless they need a hack.
 //
 // # Use
 //
