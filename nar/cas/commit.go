@@ -164,7 +164,7 @@ func (s *Store) writeRecords(recs []record) error {
 	emit := func(flags uint8) {
 		h := frameHeader{kind: kindMeta, flags: flags, count: count, raw: uint32(len(payload)), stored: uint32(len(payload))}
 		body := payload
-		if z := s.enc.EncodeAll(payload, nil); worthIt(len(z), len(payload)) {
+		if z := s.fast.EncodeAll(payload, nil); worthIt(len(z), len(payload)) {
 			h.codec, h.stored, body = codecZstd, uint32(len(z)), z
 		}
 		buf = appendFrame(buf, s.log.marker, h, nil, body)

@@ -54,7 +54,7 @@
 //	 8  kind     1  1 data, 2 blobs, 3 meta
 //	 9  codec    1  0 stored, 1 zstd
 //	10  flags    1  meta: 1 = the commit goes on in the next frame
-//	                data, blobs: 2 = stored without compression for the time being
+//	                data, blobs: 2 = compressed lightly, if at all, for the time being
 //	11  zero     1
 //	12  count    4  number of chunks (data, blobs) or of records (meta)
 //	16  raw      4  bytes of the payload when decoded, at most 1 MiB (meta: 4 MiB)

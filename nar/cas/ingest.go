@@ -482,13 +482,18 @@ func (s *Store) writeFrame(fb *frameBuilder, how Compression, pins *pins) error 
 		packed = new([]byte)
 	}
 	defer s.packed.Put(packed)
+	if how != CompressBest {
+		h.flags = flagLight
+	}
 	if how != CompressNone {
-		*packed = s.enc.EncodeAll(fb.raw, (*packed)[:0])
+		enc := s.fast
+		if how == CompressBest {
+			enc = s.best
+		}
+		*packed = enc.EncodeAll(fb.raw, (*packed)[:0])
 		if worthIt(len(*packed), len(fb.raw)) {
 			h.codec, h.stored, body = codecZstd, uint32(len(*packed)), *packed
 		}
-	} else {
-		h.flags = flagLight
 	}
 	buf, _ := s.framed.Get().(*[]byte)
 	if buf == nil {

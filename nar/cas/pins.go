@@ -79,13 +79,13 @@ type packMarks struct {
 }
 
 type frameMarks struct {
-	off    uint32
-	size   uint32 // on disk
-	raw    uint32
-	first  uint32 // its first chunk's bit
-	count  uint32
-	stored bool // without compression, for later
-	gone   bool
+	off   uint32
+	size  uint32 // on disk
+	raw   uint32
+	first uint32 // its first chunk's bit
+	count uint32
+	light bool // compressed lightly, if at all
+	gone  bool
 }
 
 func (m *marks) frame(at position) *frameMarks {

@@ -12,12 +12,12 @@ import (
 
 // replay makes the index know the log from the last checkpoint on, or all of it, and finds
 // the log's end.
-func (s *Store) replay(rebuild bool) error {
+func (s *Store) replay(rebuild func(done, total int)) error {
 	from, err := s.index.lastCheckpoint()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrIndex, err)
 	}
-	if rebuild {
+	if rebuild != nil {
 		from = position{1, packHeaderSize}
 	}
 	ids := s.log.ids()
@@ -41,6 +41,9 @@ func (s *Store) replay(rebuild bool) error {
 		if end, keep, err = r.pack(id, start(from, id), i == len(ids)-1); err != nil {
 			return err
 		}
+		if rebuild != nil {
+			rebuild(i+1, len(ids))
+		}
 	}
 	if err := r.flush(); err != nil {
 		return err
@@ -49,7 +52,7 @@ func (s *Store) replay(rebuild bool) error {
 		return err
 	}
 	s.log.synced = end
-	if end != from || rebuild {
+	if end != from || rebuild != nil {
 		return s.index.checkpoint(end)
 	}
 	return nil

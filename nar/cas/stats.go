@@ -17,7 +17,7 @@ type Stats struct {
 	Unique    int64 `json:"unique"`    // bytes of the distinct chunks
 	Packs     int64 `json:"packs"`     // number of packs
 	PackBytes int64 `json:"packBytes"` // frames that are not gone
-	Light     int64 `json:"light"`     // of these: stored without compression for the time being
+	Light     int64 `json:"light"`     // of these: compressed lightly, if at all, for the time being
 	Index     int64 `json:"index"`     // what the index occupies
 }
 
@@ -63,7 +63,7 @@ func (s *Store) packStats() (st Stats, err error) {
 		st.Packs++
 		st.PackBytes += pm.disk + pm.metas
 		for _, f := range pm.frames {
-			if f.stored && !f.gone {
+			if f.light && !f.gone {
 				st.Light += int64(f.size)
 			}
 		}

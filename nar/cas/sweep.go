@@ -17,7 +17,7 @@ type SweepOptions struct {
 	Keep []*Object
 	// DryRun only counts.
 	DryRun bool
-	// Compress also rewrites packs whose chunks were stored without compression.
+	// Compress also rewrites packs whose chunks were stored lightly.
 	Compress bool
 	// Progress hears of the packs done; it may be nil.
 	Progress func(done, total int)
@@ -134,7 +134,7 @@ func (s *Store) listFrames(id uint32, limit position, bits *uint32) (*packMarks,
 		}
 		f := frameMarks{
 			off: uint32(off), size: uint32(h.size()), raw: h.raw, first: *bits, count: h.count,
-			stored: h.flags&flagLight != 0, gone: gone[uint32(off)],
+			light: h.flags&flagLight != 0, gone: gone[uint32(off)],
 		}
 		if !f.gone {
 			pm.disk += h.size()
@@ -326,7 +326,7 @@ func (sw *sweep) pack(ctx context.Context, id uint32, oldest bool) error {
 			sw.res.Frames++
 		default:
 			live += int64(f.size) * int64(n) / int64(f.count)
-			if f.stored {
+			if f.light {
 				light += int64(f.size)
 			}
 		}
@@ -416,7 +416,7 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (move
 	builders := map[frameKind]*frameBuilder{kindData: {kind: kindData}, kindBlobs: {kind: kindBlobs}}
 	how := s.opts.Compression
 	if sw.opts.Compress {
-		how = CompressDefault
+		how = CompressBest
 	}
 	seal := func(fb *frameBuilder) error {
 		if len(fb.ids) == 0 {
