@@ -57,4 +57,11 @@
 //
 // Nothing follows. First entries and parents follow from the numbers of entries,
 // offsets from the lengths. One Tree has one encoding.
+//
+// # Disk
+//
+// [Dump] and [Restore] turn trees on disk into NARs and back by Nix's rules, and
+// with Nix's case hack if asked to (package casefold). They reach every file
+// relative to the open directory it lies in and follow no symlink, so that a tree
+// that others change meanwhile cannot lead them out of it.
 package nar

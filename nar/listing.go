@@ -69,7 +69,7 @@ func (l *listing) node(i uint32) error {
 		b = append(l.buf[:0], '}')
 	}
 	if err != nil {
-		return fmt.Errorf("list %q: symlink target %w", l.tree.Path(i), err)
+		return fmt.Errorf("list %q: symlink target is %w", l.tree.Path(i), err)
 	}
 	return l.write(append(b, '}'))
 }
@@ -83,7 +83,7 @@ func (l *listing) entries(i uint32) error {
 		}
 		b, err := appendJSON(b, l.tree.Name(c))
 		if err != nil {
-			return fmt.Errorf("list %q: name %w", l.tree.Path(c), err)
+			return fmt.Errorf("list %q: name is %w", l.tree.Path(c), err)
 		}
 		if err := l.write(append(b, ':')); err != nil {
 			return err

@@ -13,7 +13,6 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"github.com/narfs/narfs/internal/wire"
 	"github.com/narfs/narfs/nar"
@@ -441,104 +440,4 @@ func TestNixVectors(t *testing.T) {
 	if len(names) != len(want) {
 		t.Errorf("%d vectors; want %d", len(names), len(want))
 	}
-}
-
-// TestRoundTrip: headers, Writer, Reader, Tree and its sizes agree.
-func TestRoundTrip(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		hs := genTree(200).Draw(t, "tree")
-		in := write(t, hs)
-		r := nar.NewReader(bytes.NewReader(in), nar.Limits{})
-		b := nar.NewTreeBuilder(nar.Limits{})
-		var contentsAt []int64
-		var got []nar.Header
-		for {
-			h, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			contentsAt = append(contentsAt, r.Offset())
-			// Read all, some or nothing of the contents.
-			n := rapid.Int64Range(0, h.Size).Draw(t, "read")
-			c := make([]byte, n)
-			if _, err := io.ReadFull(r, c); err != nil || !bytes.Equal(c, content(h.Name, h.Size)[:n]) {
-				t.Fatalf("contents of %q: %v", h.Name, err)
-			}
-			if err := b.Add(h); err != nil {
-				t.Fatal(err)
-			}
-			got = append(got, h)
-		}
-		if diff := cmp.Diff(hs, got); diff != "" {
-			t.Fatalf("headers (-want +got):\n%s", diff)
-		}
-		if r.Offset() != int64(len(in)) {
-			t.Fatalf("Offset() at the end = %d; want %d", r.Offset(), len(in))
-		}
-		tree, err := b.Finish()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := nar.Size(tree); got != int64(len(in)) {
-			t.Fatalf("Size = %d; want %d", got, len(in))
-		}
-		offsets := tree.Offsets()
-		k := 0
-		for i := range tree.All() {
-			want := contentsAt[k]
-			if tree.Type(i) != nar.TypeRegular {
-				want = 0
-			}
-			if offsets[i] != want {
-				t.Fatalf("offset of %q = %d; want %d", tree.Path(i), offsets[i], want)
-			}
-			k++
-		}
-	})
-}
-
-func FuzzReader(f *testing.F) {
-	f.Add(write(f, sample()[:8]))
-	exe := file(2, "x", 9)
-	exe.Executable = true
-	f.Add(write(f, []nar.Header{dir(1, ""), exe, link(2, "y", "x"), dir(2, "z")}))
-	f.Add(raw(words("nix-archive-1 ( type directory entry ( name a node ( type regular contents x ) ) entry ( name )")...))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		lim := nar.Limits{Entries: 1000, NameBytes: 10_000}
-		r := nar.NewReader(bytes.NewReader(in), lim)
-		hs, contents, err := readAll(r)
-		split, _, splitErr := readAll(nar.NewReader(iotest.HalfReader(bytes.NewReader(in)), lim))
-		if fmt.Sprint(err) != fmt.Sprint(splitErr) || !cmp.Equal(hs, split) {
-			t.Fatalf("reading gives %v, %v; from a slower source %v, %v", hs, err, split, splitErr)
-		}
-		if err != nil {
-			return
-		}
-		// What was read writes as the same bytes.
-		var buf bytes.Buffer
-		w := nar.NewWriter(&buf)
-		for i, h := range hs {
-			if err := w.WriteHeader(h); err != nil {
-				t.Fatal(err)
-			}
-			if len(contents[i]) > 0 {
-				if _, err := w.Write(contents[i]); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(buf.Bytes(), in[:r.Offset()]) {
-			t.Fatal("writing what was read gives other bytes")
-		}
-		tree := build(t, hs)
-		if got := nar.Size(tree); got != r.Offset() {
-			t.Fatalf("Size = %d; want %d", got, r.Offset())
-		}
-	})
 }

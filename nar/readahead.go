@@ -28,11 +28,11 @@ type readAhead struct {
 }
 
 const (
-	batches      = 8
+	batches      = 16
 	batchNodes   = 32      // nodes in a batch at most
-	batchFolders = 16      // of how many directories at most: each is an open file
+	batchFolders = 8       // of how many directories at most: each is an open file
 	batchBytes   = 1 << 20 // contents of a batch; what does not fit is read by the writer
-	readers      = 4
+	readers      = 8
 )
 
 type batch struct {
