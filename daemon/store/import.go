@@ -1,0 +1,256 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/narfs/narfs/daemon/db"
+	"github.com/narfs/narfs/daemon/lock"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/wire"
+	"github.com/narfs/narfs/nar"
+	"github.com/narfs/narfs/nar/cas"
+)
+
+// ImportOptions of one import. The zero value trusts whoever sends the path.
+type ImportOptions struct {
+	// Holder says who imports, for the list of locks.
+	Holder string
+	// RequireSignature refuses a path that is neither content-addressed nor signed by one of Keys.
+	RequireSignature bool
+	Keys             []nix.PublicKey
+	// Repair stores the contents of a valid path again. They must be the same.
+	Repair bool
+}
+
+func (o ImportOptions) holder() string {
+	if o.Holder == "" {
+		return "import"
+	}
+	return o.Holder
+}
+
+// Import makes a path valid, with one NAR read from r: exactly one if r is a *wire.Reader, also if the path is valid
+// already and the NAR only skipped. NarHash, NarSize and RegistrationTime are found out if they are zero. If somebody else
+// imports the same path, Import waits until he is done, and takes his result if there is one.
+//
+// Errors are *MismatchError, *NotValidError for a reference, *nar.FormatError, those of r and those of writing. Nothing of
+// the path is visible after one.
+func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts ImportOptions) error {
+	src := wire.NewReader(r)
+	held, err := s.locks.Lock(ctx, info.Path, opts.holder())
+	if err != nil {
+		return s.importError(info.Path, err)
+	}
+	defer held.Unlock()
+	old, err := s.db.Get(info.Path)
+	switch {
+	case err == nil && opts.Repair:
+		return s.replace(ctx, old, src)
+	case err == nil:
+		return s.importError(info.Path, skipNAR(ctx, src, s.opts.Limits))
+	case !errors.Is(err, db.ErrNotFound):
+		return s.importError(info.Path, err)
+	}
+	if err := s.checkClaims(&info, opts); err != nil {
+		return err
+	}
+	reg, err := s.stage(ctx, info, src)
+	if err != nil {
+		return s.importError(info.Path, err)
+	}
+	defer reg.staged.Discard()
+	return s.importError(info.Path, s.register(ctx, []*registration{reg}))
+}
+
+// importError says which path an error is about, unless it does so itself.
+func (s *Store) importError(p nix.StorePath, err error) error {
+	var mismatch *MismatchError
+	if err == nil || errors.As(err, &mismatch) || errors.Is(err, ErrNotValid) {
+		return err
+	}
+	return fmt.Errorf("import path '%s': %w", s.print(p), err)
+}
+
+// skipNAR reads one NAR.
+func skipNAR(ctx context.Context, src *wire.Reader, lim nar.Limits) error {
+	nr := nar.NewReader(src, lim)
+	for {
+		_, err := nr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// registration is a path about to become valid. Whoever made it holds the path's lock.
+type registration struct {
+	info   nix.PathInfo
+	staged *cas.Staged
+	lock   *lock.Held // if the registration owns it
+}
+
+// end gives back what the registration holds.
+func (r *registration) end() {
+	r.staged.Discard()
+	if r.lock != nil {
+		r.lock.Unlock()
+	}
+}
+
+// stage stores the contents of a path and compares them with its info, whose gaps it fills.
+func (s *Store) stage(ctx context.Context, info nix.PathInfo, src io.Reader) (reg *registration, err error) {
+	ca := newCAHash(info)
+	st, err := s.content.Ingest(ctx, src, cas.IngestOptions{Limits: s.opts.Limits, Tap: ca.tap()})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			st.Discard()
+		}
+	}()
+	reg = &registration{info: info, staged: st}
+	return reg, s.compare(ctx, &reg.info, st, ca)
+}
+
+// compare holds the contents against the info and fills its gaps.
+func (s *Store) compare(ctx context.Context, info *nix.PathInfo, st *cas.Staged, ca *caHash) error {
+	got := st.Info()
+	hash := nix.NewSHA256(got.NarHash)
+	if info.NarHash.IsZero() {
+		info.NarHash = hash
+	}
+	if info.NarHash != hash {
+		return &MismatchError{What: "hash", Path: s.print(info.Path), Specified: info.NarHash.String(), Got: hash.String()}
+	}
+	if info.NarSize == 0 {
+		info.NarSize = uint64(got.NarSize)
+	}
+	if info.NarSize != uint64(got.NarSize) {
+		return &MismatchError{
+			What: "size", Path: s.print(info.Path),
+			Specified: strconv.FormatUint(info.NarSize, 10), Got: strconv.FormatInt(got.NarSize, 10),
+		}
+	}
+	if info.RegistrationTime == 0 {
+		info.RegistrationTime = s.opts.Now().Unix()
+	}
+	if info.CA.IsZero() {
+		return nil
+	}
+	if got, err := ca.sum(ctx, st); err != nil {
+		return err
+	} else if got != info.CA.Hash {
+		return &MismatchError{What: "ca hash", Path: s.print(info.Path), Specified: info.CA.Hash.String(), Got: got.String()}
+	}
+	if !info.IsContentAddressed(s.storeDir) {
+		return fmt.Errorf("cannot add path '%s' to the Nix store because it claims to be content-addressed but isn't", s.print(info.Path))
+	}
+	return nil
+}
+
+// checkClaims looks at what can be seen without the contents, and puts references and signatures in order.
+func (s *Store) checkClaims(info *nix.PathInfo, opts ImportOptions) error {
+	if info.Path.IsZero() {
+		return errors.New("import: no path")
+	}
+	info.References = nix.SortPaths(info.References)
+	sigs := info.Signatures
+	info.Signatures = nil
+	info.AddSignatures(sigs...)
+	if info.CA.Method == nix.MethodGit {
+		return fmt.Errorf("import path '%s': content addresses by git are not supported", s.print(info.Path))
+	}
+	if opts.RequireSignature && !info.IsContentAddressed(s.storeDir) && info.Verify(s.storeDir, opts.Keys) == 0 {
+		return fmt.Errorf("cannot add path '%s' because it lacks a valid signature", s.print(info.Path))
+	}
+	return nil
+}
+
+// register makes paths valid, all or none: their references must be valid, or among
+// those before them. The locks of the paths are held,
+// and none is valid.
+func (s *Store) register(ctx context.Context, regs []*registration) error {
+	s.removal.RLock()
+	defer s.removal.RUnlock()
+	if err := s.checkReferences(regs); err != nil {
+		return err
+	}
+	var b cas.Batch
+	first, release, err := s.slots.take(&b, len(regs))
+	if err != nil {
+		return err
+	}
+	events := make([]Event, len(regs))
+	bytes := uint64(0)
+	for i, reg := range regs {
+		slot := first + uint32(i)
+		b.PutObject(reg.staged)
+		if err := db.Put(&b, db.Record{Info: reg.info, Slot: slot}, topOf(reg.staged.Tree())); err != nil {
+			release(err)
+			return err
+		}
+		events[i] = Event{Path: reg.info.Path, Slot: slot}
+		bytes += reg.info.NarSize
+	}
+	// A commit that is left alone ends in a moment, and its result is known.
+	err = s.content.Commit(context.WithoutCancel(ctx), &b)
+	release(err)
+	if err != nil {
+		return err
+	}
+	s.totals.add(int64(len(regs)), int64(bytes))
+	s.watches.tell(events)
+	return nil
+}
+
+func (s *Store) checkReferences(regs []*registration) error {
+	among := make(map[nix.StorePath]struct{}, len(regs))
+	for _, reg := range regs {
+		among[reg.info.Path] = struct{}{}
+		for _, ref := range reg.info.References {
+			if _, ok := among[ref]; ok {
+				continue
+			}
+			ok, err := s.db.Has(ref)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return s.notValid(ref)
+			}
+		}
+	}
+	return nil
+}
+
+func topOf(t *nar.Tree) Top {
+	top := Top{Type: uint8(t.Type(0)), Executable: t.Executable(0), Size: t.Size(0)}
+	first, n := t.Children(0)
+	for i := first; i < first+n; i++ {
+		if t.Type(i) == nar.TypeDirectory {
+			top.Subdirs++
+		}
+	}
+	return top
+}
+
+// replace stores the contents of a valid path again.
+func (s *Store) replace(ctx context.Context, old db.Record, src *wire.Reader) error {
+	reg, err := s.stage(ctx, old.Info, src)
+	if err != nil {
+		return s.importError(old.Info.Path, err)
+	}
+	defer reg.staged.Discard()
+	return s.importError(old.Info.Path, s.putAgain(ctx, reg.staged))
+}
