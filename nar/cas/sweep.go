@@ -13,8 +13,10 @@ import (
 
 // SweepOptions of one sweep. The zero value sweeps.
 type SweepOptions struct {
-	// Keep are objects that were deleted and are still being read.
-	Keep []*Object
+	// Keep returns the objects that were deleted and are still being read. It is called once,
+	// after the objects that the store has were marked: who read one that was deleted since
+	// began before that, so a list made now has it. It may be nil.
+	Keep func() []*Object
 	// DryRun only counts.
 	DryRun bool
 	// Compress also rewrites packs whose chunks were stored lightly.
@@ -191,7 +193,10 @@ func (sw *sweep) markLive(ctx context.Context) error {
 			return err // an object that cannot be read could need any chunk
 		}
 	}
-	for _, o := range sw.opts.Keep {
+	if sw.opts.Keep == nil {
+		return nil
+	}
+	for _, o := range sw.opts.Keep() {
 		if err := sw.markObject(o); err != nil {
 			return err
 		}
