@@ -103,6 +103,7 @@ func (s *Store) commitGroup(group []*commit) {
 	}
 	known, err := s.settle()
 	for _, c := range written {
+		s.changes.add(c.recs)
 		if err == nil {
 			if err = s.index.apply(c.recs); err != nil {
 				s.log.fail(err)
@@ -159,7 +160,8 @@ func (s *Store) writeRecords(recs []record) error {
 	if len(recs) == 0 {
 		return nil
 	}
-	var buf, payload []byte
+	var buf []byte
+	payload := appendPosition(nil, s.log.durableTo())
 	count := uint32(0)
 	emit := func(flags uint8) {
 		h := frameHeader{kind: kindMeta, flags: flags, count: count, raw: uint32(len(payload)), stored: uint32(len(payload))}
@@ -168,7 +170,7 @@ func (s *Store) writeRecords(recs []record) error {
 			h.codec, h.stored, body = codecZstd, uint32(len(z)), z
 		}
 		buf = appendFrame(buf, s.log.marker, h, nil, body)
-		payload, count = payload[:0], 0
+		payload, count = payload[:metaPrefix], 0
 	}
 	for i, r := range recs {
 		payload = appendRecord(payload, r)

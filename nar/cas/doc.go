@@ -20,7 +20,8 @@
 //
 //   - The log is the truth. A commit is durable when its last meta frame is: frames are
 //     written in order and a pack is synced before the next one begins, so the first broken
-//     frame behind the last checkpoint is the end of what was acknowledged.
+//     frame behind the last checkpoint is the end of what was acknowledged. Should a later
+//     frame say that the log had been durable beyond it, it is damage and not a torn end.
 //   - Bottom up: data frames stand in the log before the records that name their chunks, and
 //     the index names a chunk only after the sync of its frame.
 //   - The index may be behind the log by what came after its last checkpoint, never ahead;
@@ -67,7 +68,8 @@
 // A data frame holds chunks of files, a blobs frame chunks of trees and lists. Their names
 // are not written down: whoever rebuilds the index hashes the chunks and so checks them.
 //
-// A meta payload is a sequence of records
+// A meta payload is the position (pack 4, offset 4) up to which the log was durable when it
+// was written, and a sequence of records
 //
 //	uvarint key length (1..65535), key, uvarint 0 (delete) or value length + 1, value
 //

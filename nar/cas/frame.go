@@ -174,7 +174,20 @@ func parsePackHeader(b []byte, id uint32) (m marker, err error) {
 	return marker(b[16:24]), nil
 }
 
-// Records: what meta frames hold.
+// Records: what meta frames hold, behind the position up to which the log was durable
+// when they were written.
+
+const metaPrefix = 8
+
+func appendPosition(b []byte, p position) []byte {
+	b = binary.LittleEndian.AppendUint32(b, p.pack)
+	return binary.LittleEndian.AppendUint32(b, p.off)
+}
+
+// parsePosition reads a position from 8 bytes.
+func parsePosition(b []byte) position {
+	return position{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}
+}
 
 // record is one change of one key; a nil value deletes it.
 type record struct {
@@ -196,6 +209,10 @@ func appendRecord(dst []byte, r record) []byte {
 
 // parseRecords calls fn with each record of a meta payload. The slices alias p.
 func parseRecords(p []byte, fn func(record) error) error {
+	if len(p) < metaPrefix {
+		return fmt.Errorf("%w: records of %d bytes", errBadFrame, len(p))
+	}
+	p = p[metaPrefix:]
 	take := func(what string) ([]byte, bool, error) {
 		n, k := binary.Uvarint(p)
 		if k <= 0 {

@@ -64,7 +64,8 @@ type index struct {
 // instead of 6 µs), a block's checksum is compared whenever it is read (else a flipped bit
 // could name another chunk of the same length), and memory is small: the log is what makes commits durable, so that
 // the index only syncs at checkpoints.
-func openIndex(dir string, log *slog.Logger) (*index, error) {
+func openIndex(dir string, log *slog.Logger) (x *index, err error) {
+	defer guard(&err)
 	opts := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithMetricsEnabled(false).
@@ -91,8 +92,17 @@ func openIndex(dir string, log *slog.Logger) (*index, error) {
 
 func (x *index) close() error { return x.db.Close() }
 
+// guard turns a panic of Badger into an error: it cuts damaged blocks into pieces before it
+// compares their checksums. Deferred by every method that reads tables.
+func guard(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: %v", ErrIndex, r)
+	}
+}
+
 // get returns the value of a key, or ErrNotFound.
 func (x *index) get(key []byte) (value []byte, err error) {
+	defer guard(&err)
 	err = x.db.View(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {
@@ -108,7 +118,8 @@ func (x *index) get(key []byte) (value []byte, err error) {
 }
 
 // scan calls fn with every key of a prefix, in order, from one snapshot.
-func (x *index) scan(prefix []byte, fn func(key, value []byte) error) error {
+func (x *index) scan(prefix []byte, fn func(key, value []byte) error) (err error) {
+	defer guard(&err)
 	return x.db.View(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
 		o.Prefix = prefix
@@ -126,7 +137,8 @@ func (x *index) scan(prefix []byte, fn func(key, value []byte) error) error {
 }
 
 // lookup asks for the locations of many chunks in one snapshot; absent ones have size 0.
-func (x *index) lookup(ids []chunk.ID, found []location) error {
+func (x *index) lookup(ids []chunk.ID, found []location) (err error) {
+	defer guard(&err)
 	return x.db.View(func(txn *badger.Txn) error {
 		var key [1 + len(chunk.ID{})]byte
 		key[0] = spaceChunk
@@ -202,9 +214,7 @@ func (x *index) checkpoint(at position) error {
 	if err := x.db.Sync(); err != nil {
 		return err
 	}
-	b := binary.LittleEndian.AppendUint32(nil, at.pack)
-	b = binary.LittleEndian.AppendUint32(b, at.off)
-	return x.apply([]record{{checkpointKey, b}})
+	return x.apply([]record{{checkpointKey, appendPosition(nil, at)}})
 }
 
 func (x *index) lastCheckpoint() (at position, err error) {
@@ -218,7 +228,7 @@ func (x *index) lastCheckpoint() (at position, err error) {
 	if err != nil {
 		return at, err
 	}
-	return position{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:])}, nil
+	return parsePosition(b), nil
 }
 
 // badgerLog passes Badger's warnings and errors on.

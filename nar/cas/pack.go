@@ -60,8 +60,9 @@ type packLog struct {
 	next   uint32 // number of the next pack
 	failed error  // after a failed sync nobody knows what the disk holds: no more writes
 
+	durable position // everything before it was synced
+
 	syncing sync.Mutex // one sync at a time; later callers find their bytes done
-	synced  position   // guarded by syncing: everything before is durable
 }
 
 // errPackGone says that a pack is no longer there: the reader's location is out of date.
@@ -96,9 +97,11 @@ func openLog(files Files, m marker, packSize int64) (l *packLog, damaged []error
 			return nil, nil, fmt.Errorf("%s: %w", name, err)
 		case err != nil:
 			f.Close()
-			// A pack whose first sync did not happen may be empty: nothing was acknowledged in it.
 			if size > packHeaderSize {
 				damaged = append(damaged, fmt.Errorf("%s: %w", name, err))
+			} else if err := files.Remove(name); err != nil { // frames come after the header's sync
+				l.close()
+				return nil, nil, err
 			}
 			continue
 		}
@@ -193,16 +196,20 @@ func (l *packLog) roll() error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(appendPackHeader(nil, l.next, l.marker), 0); err != nil {
+	id := l.next
+	l.next++ // never used twice, whatever happens
+	_, err = f.WriteAt(appendPackHeader(nil, id, l.marker), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
 		f.Close()
-		l.next++ // never use a number twice
 		return errors.Join(fmt.Errorf("writing %s: %w", name, err), l.files.Remove(name))
 	}
-	p := &pack{id: l.next, file: f}
+	p := &pack{id: id, file: f}
 	p.refs.Store(1)
-	l.packs[p.id] = p
-	l.cur, l.end = p, position{p.id, packHeaderSize}
-	l.next++
+	l.packs[id] = p
+	l.cur, l.end = p, position{id, packHeaderSize}
 	return nil
 }
 
@@ -210,23 +217,22 @@ func (l *packLog) roll() error {
 func (l *packLog) sync(upto position) error {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
-	if !l.synced.before(upto) {
-		return nil
-	}
 	l.mu.Lock()
-	cur, end, failed := l.cur, l.end, l.failed
+	cur, end, done, failed := l.cur, l.end, l.durable, l.failed
 	l.mu.Unlock()
 	if failed != nil {
 		return fmt.Errorf("store takes no more writes: %w", failed)
 	}
-	if cur == nil {
+	if cur == nil || !done.before(upto) {
 		return nil
 	}
 	if err := cur.file.Sync(); err != nil {
 		l.fail(err)
 		return fmt.Errorf("syncing %s: %w", packName(cur.id), err)
 	}
-	l.synced = end
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.durable = end
 	return nil
 }
 
@@ -246,12 +252,19 @@ func (l *packLog) tail() position {
 	return l.end
 }
 
+// durableTo returns the position before which everything was synced.
+func (l *packLog) durableTo() position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable
+}
+
 // resume makes the log go on at the given end, in its last pack, cutting off what stands
 // behind it. keep leaves the pack as it is and lets the log go on in a new one.
 func (l *packLog) resume(end position, keep bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.end = end
+	l.end, l.durable = end, end
 	l.next = max(l.next, end.pack+1)
 	p := l.packs[end.pack]
 	if keep || p == nil {

@@ -51,7 +51,6 @@ func (s *Store) replay(rebuild func(done, total int)) error {
 	if err := s.log.resume(end, keep); err != nil {
 		return err
 	}
-	s.log.synced = end
 	if end != from || rebuild != nil {
 		return s.index.checkpoint(end)
 	}
@@ -109,9 +108,9 @@ func (r *replayer) scanHoles(id uint32, from int64) error {
 //
 // A crash tears frames only at the end of the last pack, because a pack is synced before
 // the next begins, and what was acknowledged there stands before what is torn. So the
-// first broken frame of the last pack is the end, unless whole frames follow it: these
-// are what was never acknowledged, or a sign of damage. Then nothing is cut off (keep),
-// nothing of it is believed, and the log goes on in a new pack.
+// first broken frame of the last pack is the end, and all behind it is cut off, unless a
+// meta frame there tells that the log had been durable beyond the break: that is damage.
+// Then nothing is cut off (keep) and the log goes on in a new pack.
 func (r *replayer) pack(id uint32, from int64, last bool) (end position, keep bool, err error) {
 	p, err := r.s.log.get(id)
 	if err != nil {
@@ -133,8 +132,9 @@ func (r *replayer) pack(id uint32, from int64, last bool) (end position, keep bo
 	stop, err := r.s.log.scan(p, from, func(at, _ int64) { broken(at, errBadFrame) },
 		func(h frameHeader, off int64, lengths []byte) error {
 			if torn >= 0 {
-				keep = true
-				return nil
+				beyond, err := r.durable(p, h, off)
+				keep = keep || position{id, uint32(torn)}.before(beyond)
+				return err
 			}
 			err := r.frame(p, h, position{id, uint32(off)}, slices.Clone(lengths))
 			if errors.Is(err, errBadFrame) {
@@ -149,10 +149,25 @@ func (r *replayer) pack(id uint32, from int64, last bool) (end position, keep bo
 	if torn < 0 {
 		torn = stop
 	} else if keep {
-		r.s.damage = append(r.s.damage, fmt.Errorf("%v: %w, with whole ones behind it", position{id, uint32(torn)}, errBadFrame))
+		r.s.damage = append(r.s.damage, fmt.Errorf("%v: %w in the middle of the log", position{id, uint32(torn)}, errBadFrame))
 		torn = stop
 	}
 	return position{id, uint32(torn)}, keep, nil
+}
+
+// durable returns the position that a meta frame tells, and none for other frames.
+func (r *replayer) durable(p *pack, h frameHeader, off int64) (position, error) {
+	if h.kind != kindMeta {
+		return position{}, nil
+	}
+	payload, err := r.payload(p, h, off)
+	if errors.Is(err, errBadFrame) || err == nil && len(payload) < metaPrefix {
+		return position{}, nil
+	}
+	if err != nil {
+		return position{}, err
+	}
+	return parsePosition(payload), nil
 }
 
 func (r *replayer) frame(p *pack, h frameHeader, at position, lengths []byte) error {

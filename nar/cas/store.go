@@ -109,6 +109,7 @@ type Store struct {
 	index   *index
 	cache   *frameCache
 	pending pending
+	changes changedKeys
 	damage  []error // found while opening
 
 	batches, raws, packed, framed sync.Pool // buffers of imports: *batch, and *[]byte

@@ -11,3 +11,11 @@ func writeFile(t testing.TB, name, text string) {
 		t.Fatal(err)
 	}
 }
+
+// longRuns returns how often a randomised test runs: more in the long test.
+func longRuns(long, usual int) int {
+	if os.Getenv("NARFS_TEST_LONG") != "" {
+		return long
+	}
+	return usual
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/narfs/narfs/nar/chunk"
 )
@@ -29,16 +30,19 @@ type VerifyOptions struct {
 	Progress func(done, total int64)
 }
 
-// Verify reads the packs, comparing every frame's checksum and every chunk's name, and every object,
-// comparing its NAR hash. It calls found with each damage, and returns an error only if it could
-// not look.
+// Verify reads the packs, comparing every frame's checksum, every chunk's name and every
+// record with the index, and then every object, comparing its NAR hash. It calls found
+// with each damage, and returns an error only if it could not look.
 func (s *Store) Verify(ctx context.Context, opts VerifyOptions, found func(Damage)) error {
-	v := &verifier{s: s, opts: opts, found: found}
+	v := &verifier{s: s, opts: opts, found: found, stale: map[string][]byte{}}
+	defer s.changes.watch()()
 	for _, d := range s.damage {
 		found(Damage{Err: d})
 	}
 	objects, err := v.plan()
-	if err != nil {
+	if errors.Is(err, ErrIndex) {
+		found(Damage{Err: err})
+	} else if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
 	if !opts.SkipPacks && opts.Objects == nil {
@@ -47,6 +51,7 @@ func (s *Store) Verify(ctx context.Context, opts VerifyOptions, found func(Damag
 				return fmt.Errorf("verify: %s: %w", packName(id), err)
 			}
 		}
+		v.records()
 	}
 	for _, h := range objects {
 		if err := v.object(ctx, h); err != nil {
@@ -62,6 +67,7 @@ type verifier struct {
 	found func(Damage)
 	done  int64
 	total int64
+	stale map[string][]byte // records that the index contradicts, by key
 }
 
 // plan lists the objects and adds up what there is to read.
@@ -130,18 +136,18 @@ func (v *verifier) pack(ctx context.Context, id uint32) error {
 			if gone[uint32(off)] {
 				return nil
 			}
-			ends, err := chunkEnds(nil, lengths, h.raw)
-			if h.kind == kindMeta {
-				ends, err = nil, nil
+			payload, err := r.payload(p, h, off)
+			switch {
+			case err != nil:
+			case h.kind == kindMeta:
+				err = parseRecords(payload, v.record)
+			default:
+				var ends []uint32
+				if ends, err = chunkEnds(nil, lengths, h.raw); err == nil {
+					err = v.chunks(position{id, uint32(off)}, ends, payload)
+				}
 			}
-			var payload []byte
-			if err == nil {
-				payload, err = r.payload(p, h, off)
-			}
-			if err == nil {
-				err = v.chunks(position{id, uint32(off)}, ends, payload)
-			}
-			if errors.Is(err, errBadFrame) {
+			if errors.Is(err, errBadFrame) || errors.Is(err, ErrIndex) {
 				damaged(off, err)
 				return nil
 			}
@@ -170,6 +176,41 @@ func (v *verifier) chunks(at position, ends []uint32, payload []byte) error {
 		start = end
 	}
 	return nil
+}
+
+// record compares a record of the log with the index. A difference means that a later
+// record has changed the key, or damage.
+func (v *verifier) record(r record) error {
+	if v.holds(r.key, r.value) {
+		delete(v.stale, string(r.key))
+	} else {
+		v.stale[string(r.key)] = bytes.Clone(r.value)
+	}
+	return nil
+}
+
+// holds reports whether the index has the value for the key, nil meaning none.
+func (v *verifier) holds(key, value []byte) bool {
+	got, err := v.s.index.get(key)
+	if errors.Is(err, ErrNotFound) {
+		return value == nil
+	}
+	return err == nil && value != nil && bytes.Equal(got, value)
+}
+
+// records tells of the records that no later one explains. Commits that came meanwhile
+// change keys too: those keys are left to the next verification.
+func (v *verifier) records() {
+	for key, value := range v.stale {
+		if v.holds([]byte(key), value) || v.s.changes.has(key) {
+			continue
+		}
+		d := Damage{Err: fmt.Errorf("%w: the index contradicts the log on key %q", ErrCorrupt, key)}
+		if key[0] == spaceObject && len(key) == 1+len(d.NarHash) {
+			d.Object, d.NarHash = true, [32]byte([]byte(key[1:]))
+		}
+		v.found(d)
+	}
 }
 
 // object reads one object as its users do and compares its hash.
@@ -203,4 +244,44 @@ type countWriter struct {
 func (c countWriter) Write(p []byte) (int, error) {
 	c.count(int64(len(p)))
 	return c.w(p)
+}
+
+// changedKeys remembers the keys that commits change while somebody watches.
+type changedKeys struct {
+	mu       sync.Mutex
+	watchers int
+	keys     map[string]struct{}
+}
+
+// watch begins to remember, until the returned function is called.
+func (c *changedKeys) watch() (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watchers++; c.keys == nil {
+		c.keys = map[string]struct{}{}
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.watchers--; c.watchers == 0 {
+			c.keys = nil
+		}
+	}
+}
+
+func (c *changedKeys) add(recs []record) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watchers > 0 {
+		for _, r := range recs {
+			c.keys[string(r.key)] = struct{}{}
+		}
+	}
+}
+
+func (c *changedKeys) has(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.keys[key]
+	return ok
 }
