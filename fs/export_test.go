@@ -53,11 +53,10 @@ func (s *Server) Pushed() int64 { return s.counts.pushed.Load() }
 
 // Names of unexported things.
 var (
-	NodeID         = nodeID
-	SplitNode      = splitNode
-	Status         = status
-	ParseMountinfo = parseMountinfo
-	IsLitter       = isLitter
+	NodeID    = nodeID
+	SplitNode = splitNode
+	Status    = status
+	IsLitter  = isLitter
 )
 
 // Errnos returns the rows of the error table.
@@ -73,4 +72,14 @@ func PushRest(size, start int64, data []byte, from, to int64) (left, right int64
 	j := pushJob{size: size, data: data, start: start, from: from, to: to}
 	l, r := j.rest()
 	return l.off, r.off, l.data, r.data
+}
+
+// ReleaseNames releases a slot without NOTIFY_PRUNE.
+func (m *Mount) ReleaseNames(slot uint32) error {
+	o, err := m.server.objects.get(slot)
+	if err != nil {
+		return err
+	}
+	m.server.releaseNames(m.conn, o)
+	return nil
 }

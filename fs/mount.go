@@ -22,6 +22,7 @@ type Mount struct {
 	opts   Options
 	server *server
 	notes  *notifier
+	conn   kernel
 	done   chan struct{} // closed when the kernel asks no more and everything is cleaned up
 
 	unmounting sync.Mutex // held while unmounting
@@ -59,7 +60,7 @@ func New(ctx context.Context, src Source, dir string, o Options) (*Mount, error)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), detachAfter(ctx, target, dir))
 	}
-	m.notes = newNotifier(conn, o.Logger)
+	m.conn, m.notes = conn, newNotifier(conn, o.Logger)
 	go m.serve(context.WithoutCancel(ctx), conn)
 	if err := m.settle(conn); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), m.Unmount(ctx))
@@ -129,7 +130,7 @@ func (m *Mount) serve(ctx context.Context, conn *fuse.Server) {
 	// mount behind.
 	if at, err := mountedAt(m.dir); err == nil && at.Device == m.id && m.id != "" {
 		if err := detach(ctx, m.dir, true); err != nil {
-			m.opts.Logger.Error("the mount is dead but still there; try narfs umount --force", "dir", m.dir, "err", err)
+			m.opts.Logger.ErrorContext(ctx, "the mount is dead but still there; try narfs umount --force", "dir", m.dir, "err", err)
 		}
 	}
 }
@@ -155,9 +156,22 @@ func (m *Mount) changed(name string) {
 func (m *Mount) Sync(ctx context.Context) error { return m.notes.Sync(ctx) }
 
 // Refs returns how many references the kernel holds to nodes of a store path: 0 means that nobody can ask for its
-// content any more, provided it is removed and [Mount.Sync] has returned. They go away when the last user
-// does and the kernel wants the memory; see the package comment.
+// content any more, provided it is removed and [Mount.Sync] has returned. See [Mount.Release].
 func (m *Mount) Refs(slot uint32) int64 { return m.server.lookups.get(slot) }
+
+// Release makes the kernel let go of what nobody uses of a removed store path, and returns the references that are
+// left after that: some may be on their way back, so who waits for 0 asks Refs again. A file that was open when its
+// path was removed would else be remembered until the kernel wants the memory. It takes up to a few microseconds for
+// every node of the store path.
+func (m *Mount) Release(slot uint32) (refs int64, err error) {
+	if m.Refs(slot) == 0 {
+		return 0, nil
+	}
+	if err := m.server.release(m.conn, slot); err != nil {
+		return 0, fmt.Errorf("release slot %d: %w", slot, err)
+	}
+	return m.Refs(slot), nil
+}
 
 // Stats says what the mount has done and what it holds.
 func (m *Mount) Stats() Stats {

@@ -96,6 +96,8 @@ func Probe() Host {
 		h.Device = err.Error()
 	} else if info.Mode()&os.ModeCharDevice == 0 {
 		h.Device = devFuse + " is not a device"
+	} else if err := unix.Access(devFuse, unix.R_OK|unix.W_OK); err != nil {
+		h.Device = devFuse + " is not for this user: " + err.Error()
 	}
 	h.Helper, _ = helperPath() // absent is an answer
 	h.UserAllowOther = userAllowOther()

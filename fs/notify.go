@@ -6,7 +6,19 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
+
+// kernel is how a mount tells the kernel things. A *fuse.Server is one.
+type kernel interface {
+	EntryNotify(parent uint64, name string) fuse.Status
+	InodeNotify(node uint64, off, length int64) fuse.Status
+	InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status
+	PruneNotify(nodes []uint64) fuse.Status
+}
+
+var _ kernel = (*fuse.Server)(nil)
 
 // notifier tells the kernel of store paths that came or went, on its own goroutine.
 //

@@ -8,15 +8,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// kernel is how a mount tells the kernel things. A *fuse.Server is one.
-type kernel interface {
-	EntryNotify(parent uint64, name string) fuse.Status
-	InodeNotify(node uint64, off, length int64) fuse.Status
-	InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status
-}
-
-var _ kernel = (*fuse.Server)(nil)
-
 const (
 	// pushQueue bounds the frames that wait to be pushed, and with that their memory: 32 × 128 KiB.
 	pushQueue = 32

@@ -125,12 +125,22 @@ func (s *server) readRoot(offset uint64, l *listing) fuse.Status {
 	if offset > afterParent {
 		next = offset - afterParent + 1
 	}
+	old := paths.generation != s.root.generation.Load()
 	for _, path := range paths.from(next) {
+		if old && !s.isValid(path) {
+			// The kernel may have been told so already: an answer with its attributes would bring it back.
+			continue
+		}
 		if !s.addPath(l, path) {
 			break
 		}
 	}
 	return fuse.OK
+}
+
+func (s *server) isValid(path rootEntry) bool {
+	slot, err := s.src.Lookup(path.name)
+	return err == nil && slot == path.slot
 }
 
 // addPath appends a store path to a listing of the root, and says whether it did not yet fill up.

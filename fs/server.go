@@ -93,14 +93,14 @@ func (s *server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 	if st != fuse.OK {
 		return st
 	}
+	if name == "." { // of any node: a file handle that was encoded earlier is opened
+		s.treeEntry(out, o, dir)
+		return fuse.OK
+	}
 	if o.view.tree.Type(dir) != nar.TypeDirectory {
 		return fuse.ENOTDIR
 	}
-	switch name {
-	case ".": // asked for when a file handle that was encoded earlier is opened
-		s.treeEntry(out, o, dir)
-		return fuse.OK
-	case "..":
+	if name == ".." {
 		if dir == 0 {
 			s.rootEntry(out)
 		} else {

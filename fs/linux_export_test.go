@@ -1,0 +1,6 @@
+//go:build linux
+
+package fs
+
+// ParseMountinfo is parseMountinfo.
+var ParseMountinfo = parseMountinfo
