@@ -55,6 +55,11 @@ func (s *Store) Object(narHash [32]byte) (*Object, error) {
 }
 
 func (s *Store) parseObject(narHash [32]byte, rec []byte) (*Object, error) {
+	return s.parseObjectFrom(narHash, rec, s)
+}
+
+// parseObjectFrom is parseObject with another source of chunks, for tests.
+func (s *Store) parseObjectFrom(narHash [32]byte, rec []byte, src chunkSource) (*Object, error) {
 	o := &Object{s: s, info: Info{NarHash: narHash}}
 	if len(rec) == 0 || rec[0] != objectVersion {
 		return nil, fmt.Errorf("%w: object record's version", ErrCorrupt)
@@ -68,10 +73,10 @@ func (s *Store) parseObject(narHash [32]byte, rec []byte) (*Object, error) {
 		*field, rec = int64(v), rec[n:]
 	}
 	var err error
-	if o.tree, rec, err = parseBlob(rec, s); err != nil {
+	if o.tree, rec, err = parseBlob(rec, src); err != nil {
 		return nil, err
 	}
-	if o.list, rec, err = parseBlob(rec, s); err != nil {
+	if o.list, rec, err = parseBlob(rec, src); err != nil {
 		return nil, err
 	}
 	if len(rec) != 0 || o.tree.size > maxTreeBlob || o.list.size%int64(chunkRecordSize) != 0 {

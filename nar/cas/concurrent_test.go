@@ -1,0 +1,127 @@
+package cas_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/narfs/narfs/nar/cas"
+)
+
+// Imports, reads, deletions and sweeps at once: what is acknowledged stays readable, whatever
+// the sweeps do meanwhile.
+func TestConcurrentSweep(t *testing.T) {
+	s := open(t, t.TempDir(), small())
+	var archives []archive
+	for seed := range uint64(12) {
+		archives = append(archives, makeNAR(t, seed, 30))
+	}
+	stop := make(chan struct{})
+	var sweeper, workers sync.WaitGroup
+	sweeper.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := s.Sweep(t.Context(), cas.SweepOptions{Compress: rand.IntN(2) == 0}); err != nil {
+				t.Errorf("Sweep: %v", err)
+				return
+			}
+		}
+	})
+	for w := range 4 {
+		workers.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(w), 1))
+			for round := range longRuns(60, 12) {
+				a := archives[rng.IntN(3)*4+w] // every worker has its own objects, chunks are shared
+				if err := putReadDelete(t, s, a, fmt.Sprintf("%d/%d", w, round), round%3 != 0); err != nil {
+					t.Errorf("worker %d, round %d: %v", w, round, err)
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	close(stop)
+	sweeper.Wait()
+	if found := verify(t, s); len(found) > 0 {
+		t.Errorf("Verify found %v", found)
+	}
+}
+
+func putReadDelete(t *testing.T, s *cas.Store, a archive, key string, remove bool) error {
+	st, err := s.Ingest(t.Context(), bytes.NewReader(a.nar), cas.IngestOptions{})
+	if err != nil {
+		return err
+	}
+	var b cas.Batch
+	b.PutObject(st)
+	b.Put([]byte(key), a.hash[:])
+	if err := s.Commit(t.Context(), &b); err != nil {
+		return err
+	}
+	o, err := s.Object(a.hash)
+	if err != nil {
+		return err
+	}
+	var got bytes.Buffer
+	if err := o.WriteNAR(t.Context(), &got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got.Bytes(), a.nar) {
+		return errors.New("other bytes")
+	}
+	if remove {
+		var b cas.Batch
+		b.DeleteObject(a.hash)
+		return s.Commit(t.Context(), &b)
+	}
+	return nil
+}
+
+// A sweep leaves alone what is staged, and what it was told to keep.
+func TestSweepKeeps(t *testing.T) {
+	s := open(t, t.TempDir(), small())
+	a, kept := makeNAR(t, 1, 80), makeNAR(t, 2, 80)
+	st, err := s.Ingest(t.Context(), bytes.NewReader(a.nar), cas.IngestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, kept)
+	o, err := s.Object(kept.hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b cas.Batch
+	b.DeleteObject(kept.hash)
+	if err := s.Commit(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := s.Sweep(t.Context(), cas.SweepOptions{Keep: func() []*cas.Object { return []*cas.Object{o} }, Compress: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.WriteNAR(t.Context(), io.Discard); err != nil {
+		t.Errorf("deleted object that was kept: %v", err)
+	}
+	b = cas.Batch{}
+	b.PutObject(st)
+	if err := s.Commit(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, a)
+	if _, err := s.Sweep(t.Context(), cas.SweepOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.WriteNAR(t.Context(), io.Discard); !errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("deleted object after a sweep: %v; want ErrCorrupt", err)
+	}
+	check(t, s, a)
+}
