@@ -2,7 +2,7 @@ package cas
 
 import (
 	"bytes"
-	"io/fs"
+	iofs "io/fs"
 	"os"
 	"path/filepath"
 
@@ -68,7 +68,7 @@ func (s *Store) packStats() (st Stats, err error) {
 			}
 		}
 	}
-	err = filepath.WalkDir(filepath.Join(s.dir, "index"), func(_ string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(filepath.Join(s.dir, "index"), func(_ string, d iofs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -92,12 +92,15 @@ type Usage struct {
 	Stored  int64 `json:"stored"`  // its share of the frames they stand in
 }
 
+// Seen is a set of chunks. Make one with make.
+type Seen map[chunk.ID]struct{}
+
 // Usage counts what an object's chunks occupy. seen, if not nil, holds the chunks that are counted
 // already, and learns the object's: so a set of objects is counted without what they share.
-func (o *Object) Usage(seen map[chunk.ID]struct{}) (Usage, error) {
+func (o *Object) Usage(seen Seen) (Usage, error) {
 	u := Usage{Logical: o.info.NarSize}
 	if seen == nil {
-		seen = map[chunk.ID]struct{}{}
+		seen = Seen{}
 	}
 	err := o.eachChunk(func(id chunk.ID) error {
 		if _, ok := seen[id]; ok {
