@@ -18,7 +18,8 @@ func runNix(t *testing.T, env, program string, args ...string) []string {
 		t.Skipf("no real Nix: %v", err)
 	}
 	cmd := exec.CommandContext(t.Context(), file, args...)
-	cmd.Env = append(cmd.Environ(), "NIX_STATE_DIR="+t.TempDir(), env)
+	// The dummy store has no files: not everybody may make a /nix/store.
+	cmd.Env = append(cmd.Environ(), "NIX_REMOTE=dummy://", "NIX_STATE_DIR="+t.TempDir(), env)
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%s: %v", cmd, err)
