@@ -2,7 +2,6 @@ package cas_test
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"os"
 	"path/filepath"
@@ -36,15 +35,17 @@ func BenchmarkNARs(b *testing.B) {
 						if err != nil {
 							b.Fatal(err)
 						}
-						st, err := s.Ingest(context.Background(), f, cas.IngestOptions{})
-						f.Close()
+						st, err := s.Ingest(b.Context(), f, cas.IngestOptions{})
+						if err := f.Close(); err != nil {
+							b.Fatal(err)
+						}
 						if err != nil {
 							b.Fatal(err)
 						}
 						raw += st.Info().NarSize
 						var batch cas.Batch
 						batch.PutObject(st)
-						if err := s.Commit(context.Background(), &batch); err != nil {
+						if err := s.Commit(b.Context(), &batch); err != nil {
 							b.Fatal(err)
 						}
 						o, err := s.Object(st.Info().NarHash)
@@ -57,7 +58,7 @@ func BenchmarkNARs(b *testing.B) {
 				}
 				begin := time.Now()
 				for _, o := range objects {
-					if err := o.WriteNAR(context.Background(), io.Discard); err != nil {
+					if err := o.WriteNAR(b.Context(), io.Discard); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -70,7 +71,7 @@ func BenchmarkNARs(b *testing.B) {
 				b.ReportMetric(float64(st.PackBytes)/1e6, "packs-MB")
 				b.ReportMetric(float64(st.Index)/1e6, "index-MB")
 				b.ReportMetric(float64(st.Chunks), "chunks")
-				s.Close()
+				closeStore(b, s)
 			}
 		})
 	}
@@ -83,14 +84,14 @@ func BenchmarkSmall(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		i++
-		st, err := s.Ingest(context.Background(), bytes.NewReader(a.nar), cas.IngestOptions{})
+		st, err := s.Ingest(b.Context(), bytes.NewReader(a.nar), cas.IngestOptions{})
 		if err != nil {
 			b.Fatal(err)
 		}
 		var batch cas.Batch
 		batch.PutObject(st)
 		batch.Put([]byte{byte(i), byte(i >> 8), byte(i >> 16)}, []byte("x"))
-		if err := s.Commit(context.Background(), &batch); err != nil {
+		if err := s.Commit(b.Context(), &batch); err != nil {
 			b.Fatal(err)
 		}
 	}

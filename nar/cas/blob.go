@@ -116,8 +116,8 @@ func (w *blobWriter) finish(dst []byte) ([]byte, error) {
 
 // chunkSource gives decoded chunks by name: the Store.
 type chunkSource interface {
-	// chunk returns a chunk in its frame, which the caller releases.
-	chunk(id chunk.ID) (piece, error)
+	// piece returns a chunk in its frame, which the caller releases.
+	piece(id chunk.ID) (piece, error)
 }
 
 // blob is a stored byte string, read at random.
@@ -256,7 +256,7 @@ func (b *blob) readFull(p []byte, off int64) error {
 		if err != nil {
 			return err
 		}
-		c, err := b.src.chunk(sp.id)
+		c, err := b.src.piece(sp.id)
 		if err != nil {
 			return err
 		}

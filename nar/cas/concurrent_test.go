@@ -56,6 +56,7 @@ func TestConcurrentSweep(t *testing.T) {
 }
 
 func putReadDelete(t *testing.T, s *cas.Store, a archive, key string, remove bool) error {
+	t.Helper()
 	st, err := s.Ingest(t.Context(), bytes.NewReader(a.nar), cas.IngestOptions{})
 	if err != nil {
 		return err

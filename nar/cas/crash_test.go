@@ -3,7 +3,7 @@ package cas_test
 import (
 	"errors"
 	"fmt"
-	"io/fs"
+	iofs "io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -175,13 +175,13 @@ func (f *diskFile) image(writes []write) []byte {
 
 // cutPower leaves in dir what a power cut would: of the writes since a file's last sync any
 // subset, of each any pages.
-func (d *disk) cutPower(t testing.TB, dir string, rng *rand.Rand) {
-	t.Helper()
+func (d *disk) cutPower(tb testing.TB, dir string, rng *rand.Rand) {
+	tb.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dead = errors.New("the power is off")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for name, f := range d.files {
 		var kept []write
@@ -198,15 +198,15 @@ func (d *disk) cutPower(t testing.TB, dir string, rng *rand.Rand) {
 			}
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), f.image(kept), 0o600); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 }
 
 // copyTree copies what is not the packs: the index and the format.
-func copyTree(t testing.TB, from, to string) {
-	t.Helper()
-	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+func copyTree(tb testing.TB, from, to string) {
+	tb.Helper()
+	err := filepath.WalkDir(from, func(path string, e iofs.DirEntry, err error) error {
 		rel, _ := filepath.Rel(from, path)
 		if err != nil || strings.HasPrefix(rel, "packs") {
 			return err
@@ -215,7 +215,7 @@ func copyTree(t testing.TB, from, to string) {
 			return os.MkdirAll(filepath.Join(to, rel), 0o700)
 		}
 		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, iofs.ErrNotExist) {
 			return nil
 		}
 		if err == nil && e.Name() != "LOCK" {
@@ -224,7 +224,7 @@ func copyTree(t testing.TB, from, to string) {
 		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -235,15 +235,15 @@ type workload struct {
 	unsure   int          // the one whose change was not acknowledged, or -1
 }
 
-func (w *workload) run(t testing.TB, s *cas.Store, rng *rand.Rand) error {
-	t.Helper()
-	for step := 0; step < 40; step++ {
+func (w *workload) run(tb testing.TB, s *cas.Store, rng *rand.Rand) error {
+	tb.Helper()
+	for step := range 40 {
 		i := rng.IntN(len(w.archives))
 		w.unsure = i
 		switch {
 		case step%9 == 8:
 			w.unsure = -1
-			if _, err := s.Sweep(t.Context(), cas.SweepOptions{Compress: step%2 == 0}); err != nil {
+			if _, err := s.Sweep(tb.Context(), cas.SweepOptions{Compress: step%2 == 0}); err != nil {
 				return err
 			}
 			continue
@@ -251,12 +251,12 @@ func (w *workload) run(t testing.TB, s *cas.Store, rng *rand.Rand) error {
 			var b cas.Batch
 			b.DeleteObject(w.archives[i].hash)
 			b.Delete([]byte(fmt.Sprint(i)))
-			if err := s.Commit(t.Context(), &b); err != nil {
+			if err := s.Commit(tb.Context(), &b); err != nil {
 				return err
 			}
 			w.state[i] = false
 		default:
-			if err := importOne(t, s, w.archives[i], i); err != nil {
+			if err := importOne(tb, s, w.archives[i], i); err != nil {
 				return err
 			}
 			w.state[i] = true
@@ -266,44 +266,44 @@ func (w *workload) run(t testing.TB, s *cas.Store, rng *rand.Rand) error {
 	return nil
 }
 
-func importOne(t testing.TB, s *cas.Store, a archive, i int) error {
-	t.Helper()
-	st, err := s.Ingest(t.Context(), strings.NewReader(string(a.nar)), cas.IngestOptions{})
+func importOne(tb testing.TB, s *cas.Store, a archive, i int) error {
+	tb.Helper()
+	st, err := s.Ingest(tb.Context(), strings.NewReader(string(a.nar)), cas.IngestOptions{})
 	if err != nil {
 		return err
 	}
 	var b cas.Batch
 	b.PutObject(st)
 	b.Put([]byte(fmt.Sprint(i)), a.hash[:])
-	return s.Commit(t.Context(), &b)
+	return s.Commit(tb.Context(), &b)
 }
 
 // holds checks the laws on a store that was opened again.
-func (w *workload) holds(t testing.TB, s *cas.Store) {
-	t.Helper()
+func (w *workload) holds(tb testing.TB, s *cas.Store) {
+	tb.Helper()
 	for i, a := range w.archives {
 		_, kerr := s.Get([]byte(fmt.Sprint(i)))
 		_, oerr := s.Object(a.hash)
 		if (kerr == nil) != (oerr == nil) {
-			t.Fatalf("archive %d: key %v, object %v: half a commit", i, kerr, oerr)
+			tb.Fatalf("archive %d: key %v, object %v: half a commit", i, kerr, oerr)
 		}
 		if i != w.unsure && w.state[i] != (oerr == nil) {
-			t.Fatalf("archive %d: acknowledged as there: %v; Object = %v", i, w.state[i], oerr)
+			tb.Fatalf("archive %d: acknowledged as there: %v; Object = %v", i, w.state[i], oerr)
 		}
 		if oerr == nil {
-			check(t, s, a)
+			check(tb, s, a)
 		}
 	}
-	if found := verify(t, s); len(found) > 0 {
-		t.Fatalf("Verify found %v", found)
+	if found := verify(tb, s); len(found) > 0 {
+		tb.Fatalf("Verify found %v", found)
 	}
 }
 
-func newWorkload(t testing.TB) *workload {
-	t.Helper()
+func newWorkload(tb testing.TB) *workload {
+	tb.Helper()
 	w := &workload{state: map[int]bool{}, unsure: -1}
 	for seed := range uint64(8) {
-		w.archives = append(w.archives, makeNAR(t, seed, 12))
+		w.archives = append(w.archives, makeNAR(tb, seed, 12))
 	}
 	return w
 }
@@ -318,6 +318,7 @@ func smallDisk(d *disk) cas.Options {
 // Power is cut at a random write or sync: what was acknowledged is there, nothing is there
 // in part, and the store goes on working.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	runs := longRuns(60, 15)
 	for run := range runs {
 		t.Run(fmt.Sprint(run), func(t *testing.T) {
@@ -355,6 +356,7 @@ func TestPowerCut(t *testing.T) {
 // Every write and sync fails once, with a full disk or an I/O error: the operation fails
 // with that error, what was acknowledged is there, and a store opened again is whole.
 func TestFailingDisk(t *testing.T) {
+	t.Parallel()
 	stepBy := 240 / longRuns(80, 15)
 	for at := 1; at < 240; at += stepBy {
 		for _, cause := range []error{syscall.ENOSPC, syscall.EIO} {
@@ -373,7 +375,7 @@ func TestFailingDisk(t *testing.T) {
 				if err == nil && at < 60 {
 					t.Fatalf("nothing failed at operation %d of %d", at, d.ops)
 				}
-				s.Close()
+				_ = s.Close() // fails once a sync has
 				o := small()
 				o.PackSize = 24 << 10
 				s2 := open(t, dir, o)

@@ -169,7 +169,7 @@ func (st *stream) next() ([]byte, error) {
 	st.at++
 	if f == nil { // the frame is broken, or a sweep moved its chunks meanwhile
 		var err error
-		if st.last, err = st.s.chunk(id); err != nil {
+		if st.last, err = st.s.piece(id); err != nil {
 			return nil, err
 		}
 		return st.last.data(), nil

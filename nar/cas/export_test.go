@@ -12,7 +12,7 @@ func ParseObjectRecord(rec []byte) error {
 
 type noChunks struct{}
 
-func (noChunks) chunk(chunk.ID) (piece, error) { return piece{}, ErrCorrupt }
+func (noChunks) piece(chunk.ID) (piece, error) { return piece{}, ErrCorrupt }
 
 // DecodeFrame decodes a frame with the given marker.
 func DecodeFrame(b []byte, m [8]byte) error {

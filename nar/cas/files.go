@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -50,8 +51,7 @@ func (d dirFiles) Create(name string) (File, error) {
 		return nil, err
 	}
 	if err := syncDir(d.dir); err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return osFile{f}, nil
 }
@@ -63,8 +63,7 @@ func (d dirFiles) Open(name string) (File, int64, error) {
 	}
 	st, err := f.Stat()
 	if err != nil {
-		f.Close()
-		return nil, 0, err
+		return nil, 0, errors.Join(err, f.Close())
 	}
 	return osFile{f}, st.Size(), nil
 }
@@ -86,6 +85,5 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return d.Sync()
+	return errors.Join(d.Sync(), d.Close())
 }

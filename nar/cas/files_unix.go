@@ -14,7 +14,7 @@ func freeSpace(dir string) (int64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec,unconvert // the field's type differs by system
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:gosec // the field's type differs by system
 }
 
 // allocated returns what a file occupies, which is less than its length where it has holes.

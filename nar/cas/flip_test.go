@@ -15,6 +15,7 @@ import (
 // One bit of a closed store is flipped somewhere: reading gives the right bytes or an
 // error, Verify names what is damaged, and a rebuilt index mends what was only the index.
 func TestFlippedBits(t *testing.T) {
+	t.Parallel()
 	base := t.TempDir()
 	dir := filepath.Join(base, "store")
 	s := open(t, dir, small())
@@ -57,7 +58,7 @@ func TestFlippedBits(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { s.Close() }()
+			defer func() { _ = s.Close() }()
 			bad := readAll(t, s, all)
 			found := verify(t, s)
 			if run%3 != 0 && len(found) == 0 {
@@ -69,7 +70,7 @@ func TestFlippedBits(t *testing.T) {
 			if run%3 != 0 {
 				return
 			}
-			s.Close()
+			closeStore(t, s)
 			if s, err = cas.RebuildIndex(copied, small(), nil); err != nil {
 				t.Fatal(err)
 			}
@@ -80,29 +81,29 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-func flip(t testing.TB, name string, rng *rand.Rand) int {
-	t.Helper()
+func flip(tb testing.TB, name string, rng *rand.Rand) int {
+	tb.Helper()
 	b, err := os.ReadFile(name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	at := rng.IntN(len(b))
 	b[at] ^= 1 << rng.IntN(8)
 	if err := os.WriteFile(name, b, 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return at
 }
 
 // readAll reads all archives and returns how many could not be read.
-func readAll(t testing.TB, s *cas.Store, all []archive) (bad int) {
-	t.Helper()
+func readAll(tb testing.TB, s *cas.Store, all []archive) (bad int) {
+	tb.Helper()
 	for _, a := range all {
 		o, err := s.Object(a.hash)
 		if err == nil {
 			var got bytes.Buffer
-			if err = o.WriteNAR(t.Context(), &got); err == nil && !bytes.Equal(got.Bytes(), a.nar) {
-				t.Errorf("WriteNAR gave wrong bytes and no error")
+			if err = o.WriteNAR(tb.Context(), &got); err == nil && !bytes.Equal(got.Bytes(), a.nar) {
+				tb.Errorf("WriteNAR gave wrong bytes and no error")
 			}
 		}
 		if err != nil {
@@ -120,7 +121,7 @@ func TestMissingPack(t *testing.T) {
 			s := open(t, dir, small())
 			a := makeNAR(t, 1, 300)
 			put(t, s, a)
-			s.Close()
+			closeStore(t, s)
 			packs, err := filepath.Glob(filepath.Join(dir, "packs", "*"))
 			if err != nil || len(packs) < 2 {
 				t.Fatalf("packs %v, %v; want at least two", packs, err)

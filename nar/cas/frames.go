@@ -111,7 +111,7 @@ func (c *frameCache) fill(e *cacheEntry, size uint32) (*frame, error) {
 	e.elem = c.lru.PushFront(e)
 	c.bytes += int64(cap(f.data))
 	for c.bytes > c.limit && c.lru.Len() > 1 {
-		old := c.lru.Remove(c.lru.Back()).(*cacheEntry) //nolint:errcheck,forcetypeassert,revive // the list holds nothing else
+		old := c.lru.Remove(c.lru.Back()).(*cacheEntry) //nolint:forcetypeassert // the list holds nothing else
 		delete(c.entries, old.at)
 		c.bytes -= int64(cap(old.frame.data))
 		c.unref(old.frame)

@@ -44,6 +44,9 @@ type IngestOptions struct {
 	Limits nar.Limits
 	// Tap sees every byte of the NAR, in order, from one goroutine. It may be nil.
 	Tap func(p []byte)
+	// Mend reads the chunks that the store has already, and stores those again that cannot be
+	// read: whatever else needs them is whole again after the commit, too.
+	Mend bool
 }
 
 const (
@@ -65,7 +68,7 @@ func (s *Store) Ingest(ctx context.Context, r io.Reader, opts IngestOptions) (*S
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	in := &ingest{
-		s: s, ctx: ctx, cancel: cancel, pins: s.pin(),
+		s: s, ctx: ctx, cancel: cancel, pins: s.pin(), mend: opts.Mend,
 		inflight: map[chunk.ID]struct{}{},
 		slots:    make(chan struct{}, s.opts.Workers),
 		cur:      s.newBatch(),
@@ -88,6 +91,7 @@ type ingest struct {
 	ctx    context.Context //nolint:containedctx // one call's pipeline, not kept
 	cancel context.CancelCauseFunc
 	pins   *pins
+	mend   bool
 
 	// The parser's.
 	cur     *batch
@@ -313,7 +317,33 @@ func (in *ingest) name(b *batch) error {
 		start = c.end
 	}
 	b.locs = append(b.locs, make([]location, len(b.ids))...)
-	return in.s.lookup(b.ids, b.locs, in.pins)
+	return in.lookup(b.ids, b.locs)
+}
+
+// lookup finds the chunks that need not be stored.
+func (in *ingest) lookup(ids []chunk.ID, locs []location) error {
+	if err := in.s.lookup(ids, locs, in.pins); err != nil || !in.mend {
+		return err
+	}
+	for i, id := range ids {
+		if locs[i].size == 0 {
+			continue
+		}
+		p, err := in.s.chunkAt(id, locs[i])
+		if err == nil {
+			if chunk.Sum(p.data()) != id {
+				err = ErrCorrupt
+			}
+			p.release()
+		}
+		if errors.Is(err, ErrCorrupt) {
+			locs[i], err = location{}, nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lookup finds chunks in the index and among the pending ones, and pins what it found.
@@ -394,7 +424,7 @@ func (in *ingest) stored(id chunk.ID) bool {
 func (in *ingest) putBlobChunk(data []byte) (chunk.ID, error) {
 	ids := []chunk.ID{chunk.Sum(data)}
 	var loc [1]location
-	if err := in.s.lookup(ids, loc[:], in.pins); err != nil {
+	if err := in.lookup(ids, loc[:]); err != nil {
 		return ids[0], err
 	}
 	if loc[0].size != 0 {

@@ -175,8 +175,8 @@ func (p piece) data() []byte { return p.f.chunk(p.ord) }
 
 func (p piece) release() { p.f.release() }
 
-// chunk implements chunkSource.
-func (s *Store) chunk(id chunk.ID) (piece, error) {
+// piece implements chunkSource.
+func (s *Store) piece(id chunk.ID) (piece, error) {
 	for try := 0; ; try++ {
 		loc, err := s.locate(id)
 		if err != nil {
@@ -280,7 +280,7 @@ func (o *Object) copyChunk(p []byte, sp span, off int64) (int, error) {
 }
 
 func (o *Object) chunkOf(sp span) (piece, error) {
-	c, err := o.s.chunk(sp.id)
+	c, err := o.s.piece(sp.id)
 	if err == nil && int64(len(c.data())) != sp.end-sp.start {
 		c.release()
 		return piece{}, fmt.Errorf("%w: chunk %v is not of %d bytes", ErrCorrupt, sp.id, sp.end-sp.start)
@@ -330,19 +330,31 @@ func (o *Object) Span(node uint32, off int64) (Span, error) {
 	lo, hi := c.ord, c.ord // the run of chunks in the frame
 	for last.i+1 < int64(fc.first)+int64(fc.n) && hi+1 < len(c.f.ends) {
 		nx, err := o.next(last)
-		if err != nil || !o.s.stands(nx, c.at, hi+1) {
+		if err != nil {
+			return Span{}, o.broken(c, err)
+		}
+		if !o.s.stands(nx, c.at, hi+1) {
 			break
 		}
 		last, hi = nx, hi+1
 	}
 	for first.i > int64(fc.first) && lo > 0 {
 		pv, err := o.previous(first, fc)
-		if err != nil || !o.s.stands(pv, c.at, lo-1) {
+		if err != nil {
+			return Span{}, o.broken(c, err)
+		}
+		if !o.s.stands(pv, c.at, lo-1) {
 			break
 		}
 		first, lo = pv, lo-1
 	}
 	return Span{Off: first.start, Data: c.f.data[c.f.start(lo):c.f.ends[hi]], f: c.f}, nil
+}
+
+// broken releases a piece and wraps an error about the object.
+func (o *Object) broken(c piece, err error) error {
+	c.release()
+	return fmt.Errorf("object %x: %w", o.info.NarHash, err)
 }
 
 // stands reports whether the chunk of sp is the given one of a frame.

@@ -39,7 +39,7 @@ type pack struct {
 
 func (p *pack) release() {
 	if p.refs.Add(-1) == 0 {
-		p.file.Close() // read only from here on: nothing is lost with the error
+		_ = p.file.Close() // what was written is synced: nothing is lost with the error
 	}
 }
 
@@ -93,10 +93,9 @@ func openLog(files Files, m marker, packSize int64) (l *packLog, damaged []error
 		switch {
 		case errors.Is(err, ErrFormat):
 			l.close()
-			f.Close()
-			return nil, nil, fmt.Errorf("%s: %w", name, err)
+			return nil, nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
 		case err != nil:
-			f.Close()
+			_ = f.Close() // only read
 			if size > packHeaderSize {
 				damaged = append(damaged, fmt.Errorf("%s: %w", name, err))
 			} else if err := files.Remove(name); err != nil { // frames come after the header's sync
@@ -203,8 +202,7 @@ func (l *packLog) roll() error {
 		err = f.Sync()
 	}
 	if err != nil {
-		f.Close()
-		return errors.Join(fmt.Errorf("writing %s: %w", name, err), l.files.Remove(name))
+		return errors.Join(fmt.Errorf("writing %s: %w", name, err), f.Close(), l.files.Remove(name))
 	}
 	p := &pack{id: id, file: f}
 	p.refs.Store(1)
@@ -384,6 +382,15 @@ func (w *windowReader) frame(b []byte, off int64, m marker) (frameHeader, []byte
 	return h, b[frameHeaderSize:], checkHeader(b, h)
 }
 
+// begins reports whether a whole header stands at off.
+func (w *windowReader) begins(off int64, m marker) bool {
+	b, err := w.at(off, frameHeaderSize)
+	if err == nil {
+		_, _, err = w.frame(b, off, m)
+	}
+	return err == nil
+}
+
 // find returns the offset of the next whole header at or after off, or of the file's end.
 func (w *windowReader) find(off int64, m marker) (int64, error) {
 	for {
@@ -391,21 +398,17 @@ func (w *windowReader) find(off int64, m marker) (int64, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return off, err
 		}
-		end := err != nil
 		for i := 0; i+frameHeaderSize <= len(b); i++ {
 			if marker(b[i:i+8]) != m {
 				continue
 			}
 			at := off + int64(i)
-			head, herr := w.at(at, frameHeaderSize)
-			if herr == nil {
-				if _, _, ferr := w.frame(head, at, m); ferr == nil {
-					return at, nil
-				}
+			if w.begins(at, m) {
+				return at, nil
 			}
-			b, _ = w.at(off, windowSize) // frame may have moved the window
+			b, _ = w.at(off, windowSize) // begins may have moved the window
 		}
-		if end {
+		if len(b) < windowSize {
 			return off + int64(len(b)), nil
 		}
 		off += windowSize - frameHeaderSize

@@ -244,7 +244,7 @@ func (r *replayer) payload(p *pack, h frameHeader, off int64) ([]byte, error) {
 	}
 	raw, err := r.s.cache.dec.DecodeAll(b, nil)
 	if err != nil || len(raw) != int(h.raw) {
-		return nil, fmt.Errorf("%w: decoding: %v", errBadFrame, err) //nolint:errorlint // the codec's errors are not for callers
+		return nil, fmt.Errorf("%w: decoding: %v", errBadFrame, err)
 	}
 	return raw, nil
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -160,8 +159,7 @@ func open(dir string, opts Options, rebuild func(done, total int)) (s *Store, er
 	}
 	defer func() {
 		if err != nil {
-			s.release()
-			err = fmt.Errorf("content store %s: %w", dir, err)
+			err = fmt.Errorf("content store %s: %w", dir, errors.Join(err, s.release()))
 			s = nil
 		}
 	}()
@@ -246,7 +244,7 @@ func (s *Store) release() (err error) {
 	}
 	for _, enc := range []*zstd.Encoder{s.fast, s.best} {
 		if enc != nil {
-			enc.Close()
+			err = errors.Join(err, enc.Close())
 		}
 	}
 	return err
@@ -257,15 +255,14 @@ const formatLine = "narfs content store 1"
 // readFormat reads the format file, or writes it for a new store, and returns the marker.
 func (s *Store) readFormat() (m marker, err error) {
 	name := filepath.Join(s.dir, "format")
-	f, err := os.Open(name)
+	text, err := os.ReadFile(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return s.writeFormat(name)
 	}
 	if err != nil {
 		return m, err
 	}
-	defer f.Close()
-	in := bufio.NewScanner(io.LimitReader(f, 4096))
+	in := bufio.NewScanner(bytes.NewReader(text))
 	if !in.Scan() || in.Text() != formatLine {
 		return m, fmt.Errorf("%w: %s says %q, this program reads %q", ErrFormat, name, in.Text(), formatLine)
 	}

@@ -24,13 +24,13 @@ func small() cas.Options {
 	}
 }
 
-func open(t testing.TB, dir string, o cas.Options) *cas.Store {
-	t.Helper()
+func open(tb testing.TB, dir string, o cas.Options) *cas.Store {
+	tb.Helper()
 	s, err := cas.Open(dir, o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
+	tb.Cleanup(func() { _ = s.Close() })
 	return s
 }
 
@@ -42,19 +42,19 @@ type archive struct {
 }
 
 // makeNAR makes a NAR of n files whose contents share pieces with those of near seeds.
-func makeNAR(t testing.TB, seed uint64, n int) archive {
-	t.Helper()
+func makeNAR(tb testing.TB, seed uint64, n int) archive {
+	tb.Helper()
 	rng := rand.New(rand.NewPCG(seed, 1))
 	a := archive{files: map[string][]byte{}}
 	var buf bytes.Buffer
 	w := nar.NewWriter(&buf)
 	put := func(h nar.Header, data []byte) {
-		t.Helper()
+		tb.Helper()
 		if err := w.WriteHeader(h); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if _, err := w.Write(data); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	put(nar.Header{Depth: 1, Type: nar.TypeDirectory}, nil)
@@ -80,49 +80,49 @@ func makeNAR(t testing.TB, seed uint64, n int) archive {
 		put(nar.Header{Depth: 3, Name: "link", Type: nar.TypeSymlink, Target: "file"}, nil)
 	}
 	if err := w.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	a.nar, a.hash = buf.Bytes(), sha256.Sum256(buf.Bytes())
 	return a
 }
 
-func put(t testing.TB, s *cas.Store, a archive) {
-	t.Helper()
-	st, err := s.Ingest(t.Context(), bytes.NewReader(a.nar), cas.IngestOptions{})
+func put(tb testing.TB, s *cas.Store, a archive) {
+	tb.Helper()
+	st, err := s.Ingest(tb.Context(), bytes.NewReader(a.nar), cas.IngestOptions{})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if got := st.Info(); got.NarHash != a.hash || got.NarSize != int64(len(a.nar)) {
-		t.Fatalf("Ingest: NAR %x of %d bytes; want %x of %d", got.NarHash, got.NarSize, a.hash, len(a.nar))
+		tb.Fatalf("Ingest: NAR %x of %d bytes; want %x of %d", got.NarHash, got.NarSize, a.hash, len(a.nar))
 	}
 	var b cas.Batch
 	b.PutObject(st)
 	b.Put([]byte("path/"+fmt.Sprintf("%x", a.hash[:4])), a.hash[:])
-	if err := s.Commit(t.Context(), &b); err != nil {
-		t.Fatal(err)
+	if err := s.Commit(tb.Context(), &b); err != nil {
+		tb.Fatal(err)
 	}
 }
 
-func check(t testing.TB, s *cas.Store, a archive) {
-	t.Helper()
+func check(tb testing.TB, s *cas.Store, a archive) {
+	tb.Helper()
 	o, err := s.Object(a.hash)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var got bytes.Buffer
-	if err := o.WriteNAR(t.Context(), &got); err != nil {
-		t.Fatal(err)
+	if err := o.WriteNAR(tb.Context(), &got); err != nil {
+		tb.Fatal(err)
 	}
 	if !bytes.Equal(got.Bytes(), a.nar) {
-		t.Fatalf("WriteNAR gave %d other bytes; want the %d imported", got.Len(), len(a.nar))
+		tb.Fatalf("WriteNAR gave %d other bytes; want the %d imported", got.Len(), len(a.nar))
 	}
 }
 
-func verify(t testing.TB, s *cas.Store) (found []cas.Damage) {
-	t.Helper()
-	err := s.Verify(t.Context(), cas.VerifyOptions{}, func(d cas.Damage) { found = append(found, d) })
+func verify(tb testing.TB, s *cas.Store) (found []cas.Damage) {
+	tb.Helper()
+	err := s.Verify(tb.Context(), cas.VerifyOptions{}, func(d cas.Damage) { found = append(found, d) })
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return found
 }
@@ -254,14 +254,14 @@ func TestSweep(t *testing.T) {
 	for _, reopen := range []string{"open", "closed", "rebuilt"} {
 		switch reopen {
 		case "closed":
-			s.Close()
+			closeStore(t, s)
 			s = open(t, dir, small())
 		case "rebuilt":
-			s.Close()
+			closeStore(t, s)
 			if s, err = cas.RebuildIndex(dir, small(), nil); err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close()
+			defer func() { _ = s.Close() }()
 		}
 		for i, a := range all {
 			if i%3 == 0 {
@@ -297,12 +297,12 @@ func TestRebuildIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := dump(t, s)
-	s.Close()
+	closeStore(t, s)
 	s, err := cas.RebuildIndex(dir, small(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if got := dump(t, s); got != want {
 		t.Errorf("keys after the rebuild:\n%s\nwant\n%s", got, want)
 	}
@@ -314,15 +314,15 @@ func TestRebuildIndex(t *testing.T) {
 	}
 }
 
-func dump(t testing.TB, s *cas.Store) string {
-	t.Helper()
+func dump(tb testing.TB, s *cas.Store) string {
+	tb.Helper()
 	var sb strings.Builder
 	err := s.Scan(nil, func(k, v []byte) error {
 		fmt.Fprintf(&sb, "%s=%x\n", k, v)
 		return nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return sb.String()
 }
@@ -333,7 +333,7 @@ func TestOpenErrors(t *testing.T) {
 	if _, err := cas.Open(dir, small()); !errors.Is(err, cas.ErrLocked) {
 		t.Errorf("second Open = %v; want ErrLocked", err)
 	}
-	s.Close()
+	closeStore(t, s)
 	writeFile(t, filepath.Join(dir, "format"), "narfs content store 2\n")
 	if _, err := cas.Open(dir, small()); !errors.Is(err, cas.ErrFormat) {
 		t.Errorf("Open of format 2 = %v; want ErrFormat", err)

@@ -373,10 +373,8 @@ func (sw *sweep) punch(ctx context.Context, id uint32, pm *packMarks, dead []fra
 		return err
 	}
 	defer p.release()
-	// Neighbours are one hole, so that the page they share goes too. Headers stay: a scan
-	// steps from one to the next.
-	for i := 0; i < len(dead); i++ {
-		f := dead[i]
+	// Headers stay: a scan steps from one to the next.
+	for _, f := range dead {
 		lo := (int64(f.off) + frameHeaderSize + int64(f.count)*lengthSize + pageSize - 1) &^ (pageSize - 1)
 		hi := (int64(f.off) + int64(f.size)) &^ (pageSize - 1)
 		if lo >= hi {

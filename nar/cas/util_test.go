@@ -3,12 +3,14 @@ package cas_test
 import (
 	"os"
 	"testing"
+
+	"github.com/narfs/narfs/nar/cas"
 )
 
-func writeFile(t testing.TB, name, text string) {
-	t.Helper()
+func writeFile(tb testing.TB, name, text string) {
+	tb.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -18,4 +20,11 @@ func longRuns(long, usual int) int {
 		return long
 	}
 	return usual
+}
+
+func closeStore(tb testing.TB, s *cas.Store) {
+	tb.Helper()
+	if err := s.Close(); err != nil {
+		tb.Fatal(err)
+	}
 }
