@@ -1,0 +1,173 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/narfs/narfs/internal/wire"
+)
+
+// Socket is the name of the owner's socket in a state directory.
+const Socket = "owner.sock"
+
+// Request is a command line to be handed over.
+type Request struct {
+	Args  []string // without the program's name
+	Dir   string   // where relative paths begin
+	Env   []string // NAME=value
+	Stdin *os.File
+	// Stdout and Stderr are never nil, and neither is Stdin.
+	Stdout, Stderr *os.File
+	// Lasts says that the command goes on until somebody ends it: owners that will soon leave decline it.
+	Lasts bool
+}
+
+var (
+	// ErrAbsent says that nobody listens in a state directory, or that who did has left before he began with the command.
+	ErrAbsent = errors.New("no owner listens")
+	// ErrVanished says that the owner has left while it was doing the command.
+	ErrVanished = errors.New("the owner of the state directory has vanished; how far the command got is not known")
+)
+
+// DeclinedError says that an owner does not do a command. Another time it might.
+type DeclinedError struct{ Reason string }
+
+// Error implements error.
+func (e *DeclinedError) Error() string {
+	return "the owner of the state directory declines: " + e.Reason
+}
+
+// ForeignError says that the owner is another user's process.
+type ForeignError struct {
+	PID int // 0 if unknown
+	UID uint32
+}
+
+// Error implements error.
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("the state directory is in use by process %d of user %d", e.PID, e.UID)
+}
+
+// Do hands a request to the owner of a state directory and returns the exit code. When ctx ends, the owner ends the command
+// and Do returns its exit code all the same. Errors are ErrAbsent, ErrVanished, *DeclinedError, *ForeignError,
+// io/fs.ErrPermission and those of writing.
+func Do(ctx context.Context, dir string, req Request) (code int, err error) {
+	conn, err := dial(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing to lose
+	who, err := peerOf(conn)
+	if err != nil {
+		return 0, fmt.Errorf("owner's credentials: %w", err)
+	}
+	if who.UID != 0 && who.UID != uint32(os.Geteuid()) {
+		return 0, &ForeignError{PID: who.PID, UID: who.UID}
+	}
+	if err := send(conn, req); err != nil {
+		return 0, absent(err)
+	}
+	r := wire.NewReader(conn)
+	if err := begun(r); err != nil {
+		return 0, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.CloseWrite() })
+	defer stop()
+	answer, err := r.Uint64()
+	if err != nil {
+		return 0, ErrVanished
+	}
+	return int(answer & 0xff), nil
+}
+
+func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
+	name, done, err := address(filepath.Join(dir, Socket))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ErrAbsent
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", name)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, ErrAbsent
+	}
+	if err != nil {
+		return nil, fmt.Errorf("owner of %s: %w", dir, err)
+	}
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		_ = conn.Close()
+		return nil, fmt.Errorf("owner of %s: not a unix socket", dir)
+	}
+	return uc, nil
+}
+
+// absent says that the other side went away before anything began, if that is what err says.
+func absent(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		return ErrAbsent
+	}
+	return fmt.Errorf("hand over: %w", err)
+}
+
+func send(conn *net.UnixConn, req Request) error {
+	fds := make([]int, 0, descriptors)
+	for _, f := range []*os.File{req.Stdin, req.Stdout, req.Stderr} {
+		raw, err := f.SyscallConn()
+		if err == nil {
+			// File.Fd could make a non-blocking description blocking, for all who share it.
+			err = raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) })
+		}
+		if err != nil {
+			return err
+		}
+	}
+	defer runtime.KeepAlive(req)
+	if n, _, err := conn.WriteMsgUnix([]byte(magic), unix.UnixRights(fds...), nil); err != nil {
+		return err
+	} else if n != len(magic) {
+		return io.ErrShortWrite
+	}
+	w := wire.NewWriter(conn)
+	_ = w.Uint64(version)
+	flags := uint64(0)
+	if req.Lasts {
+		flags |= flagLasts
+	}
+	_ = w.Uint64(flags)
+	_ = w.String(req.Dir)
+	for _, list := range [][]string{req.Args, req.Env} {
+		_ = w.Uint64(uint64(len(list)))
+		for _, s := range list {
+			_ = w.String(s)
+		}
+	}
+	return w.Flush()
+}
+
+func begun(r *wire.Reader) error {
+	yes, err := r.Bool()
+	if err != nil {
+		return absent(err)
+	}
+	if yes {
+		return nil
+	}
+	reason, err := r.String(maxReason, "reason")
+	if err != nil {
+		return absent(err)
+	}
+	return &DeclinedError{Reason: reason}
+}

@@ -1,0 +1,58 @@
+package owner
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const noSignal = 0 // Go's runtime ignores SIGPIPE for all but the standard descriptors
+
+// maxAddress is the longest name of a socket, less what listen adds.
+const maxAddress = 95
+
+// address returns a name for a socket that is short enough, valid until done is called.
+func address(path string) (name string, done func(), err error) {
+	if len(path) > maxAddress {
+		return "", nil, fmt.Errorf("%s: the name is too long for a socket; choose a shorter state directory", path)
+	}
+	return path, func() {}, nil
+}
+
+// peer is who is at the other end of a connection.
+type peer struct {
+	PID int // 0 if unknown
+	UID uint32
+}
+
+func peerOf(conn *net.UnixConn) (p peer, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return p, err
+	}
+	var cred *unix.Xucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		if cred, credErr = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED); credErr == nil {
+			p.PID, _ = unix.GetsockoptInt(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERPID)
+		}
+	})
+	if err == nil {
+		err = credErr
+	}
+	if err != nil {
+		return p, os.NewSyscallError("getsockopt", err)
+	}
+	p.UID = cred.Uid
+	return p, nil
+}
+
+// reopen cannot: /dev/fd gives the same description again.
+func reopen(*os.File, int, bool) (*os.File, error) { return nil, unix.ENOTSUP }
+
+func isTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TIOCGETA)
+	return err == nil
+}
