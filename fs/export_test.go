@@ -83,3 +83,11 @@ func (m *Mount) ReleaseNames(slot uint32) error {
 	m.server.releaseNames(m.conn, o)
 	return nil
 }
+
+// Reload loads a slot again.
+func (s *Server) Reload(slot uint32) {
+	s.objects = newObjects(s.src, s.objects.naming, 1)
+	if _, err := s.objects.get(slot); err != nil {
+		panic(err)
+	}
+}

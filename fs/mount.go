@@ -94,7 +94,9 @@ func makeRoom(ctx context.Context, dir string, log *slog.Logger) error {
 	return nil
 }
 
-// fuseOptions is what FUSE.md's section 8 measured to be best.
+// fuseOptions saves requests, each of which costs 20 µs and more. Measured on 17,000 directories with 165,000 entries,
+// against go-fuse's defaults: no extended attributes saves ls -lR 339,000 requests, cached symlinks 7,500 on every
+// scan; the kernel keeping pages over opens makes the second read of a file free.
 func (m *Mount) fuseOptions() *fuse.MountOptions {
 	o := &m.opts
 	level := slog.LevelDebug
@@ -107,7 +109,7 @@ func (m *Mount) fuseOptions() *fuse.MountOptions {
 		MaxWrite: maxRead, MaxReadAhead: maxRead, MaxBackground: maxBackground,
 		DisableXAttrs: !o.XAttr, IgnoreSecurityLabels: true,
 		EnableSymlinkCaching: true, ExplicitDataCacheControl: true,
-		DisableSplice:        true, // costs two more system calls for each answer that is not a file's
+		DisableSplice:        true, // it costs two more system calls for answers from memory
 		ExtraCapabilities:    extraCapabilities(o),
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH, // else overlays of overlays of this are refused
 		PanicHandler:         m.panicked,

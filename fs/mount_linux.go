@@ -124,12 +124,13 @@ func mountHelper(ctx context.Context, dir string, o *Options) (fd int, err error
 		return -1, os.NewSyscallError("socketpair", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "fusermount3"), os.NewFile(uintptr(pair[1]), "fusermount3")
-	defer ours.Close()   //nolint:errcheck // nothing to lose
-	defer theirs.Close() //nolint:errcheck // nothing to lose
+	defer ours.Close() //nolint:errcheck // nothing to lose
 	cmd := exec.CommandContext(ctx, helper, "-o", strings.Join(options, ","), "--", dir)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{theirs}
-	if err := runHelper(cmd); err != nil {
+	err = runHelper(cmd)
+	_ = theirs.Close() // else nobody would end the wait for a descriptor that was not sent
+	if err != nil {
 		return -1, err
 	}
 	return receive(ours)

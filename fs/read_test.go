@@ -158,6 +158,18 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+func TestUnneeded(t *testing.T) {
+	s, _ := newServer(t, sample(), fs.Options{}, allFlags)
+	for name, got := range map[string]fuse.Status{
+		"access": s.Access(nil, nil), "flush": s.Flush(nil, nil), "fsync": s.Fsync(nil, nil), "fsyncdir": s.FsyncDir(nil, nil),
+		"lseek": s.Lseek(nil, nil, nil), "ioctl": s.Ioctl(nil, nil, nil, nil, nil),
+	} {
+		if got != fuse.ENOSYS {
+			t.Errorf("%s = %v; want ENOSYS", name, got)
+		}
+	}
+}
+
 func TestEverythingElseIsRefused(t *testing.T) {
 	s, _ := newServer(t, sample(), fs.Options{}, allFlags)
 	_, write := s.Write(nil, nil, nil)

@@ -151,6 +151,76 @@ func TestRootListingStaysInOrder(t *testing.T) {
 	}
 }
 
+// topMemory is a fs.TopSource.
+type topMemory struct{ *fstest.Memory }
+
+func (m topMemory) Top(slot uint32) (fs.Top, error) {
+	o, err := m.Open(slot)
+	if err != nil {
+		return fs.Top{}, err
+	}
+	m.Opens.Add(-1) // by the mount do they count
+	tree, err := o.Tree()
+	if err != nil {
+		return fs.Top{}, err
+	}
+	return fs.TopOf(tree), nil
+}
+
+// The root is listed without loading trees, as far as the Source allows that.
+func TestRootNeedsNoTrees(t *testing.T) {
+	list := func(src fs.Source, plus bool) (entries []fuse.DirEntry, outs []fuse.EntryOut) {
+		s, _ := newServer(t, src, fs.Options{Owner: &fs.Owner{}}, allFlags)
+		entries, outs, st := readdir(s, 1, 0, 4096, plus)
+		if st != fuse.OK {
+			t.Fatal(st)
+		}
+		return entries, outs
+	}
+	with, without := topMemory{sample()}, sample()
+	for _, plus := range []bool{false, true} {
+		tops, topOuts := list(with, plus)
+		if n := with.Opens.Load(); n != 0 {
+			t.Errorf("plus %v: a TopSource was asked to open %d objects", plus, n)
+		}
+		entries, outs := list(without, plus)
+		if diff := cmp.Diff(outs, topOuts); diff != "" {
+			t.Errorf("plus %v: without and with a TopSource (-without +with):\n%s", plus, diff)
+		}
+		if !plus {
+			if n := without.Opens.Load(); n != 0 {
+				t.Errorf("a listing without attributes opened %d objects", n)
+			}
+			for i := 2; i < len(entries); i++ { // after the dots
+				entries[i].Mode = tops[i].Mode // it was not worth finding out
+			}
+		}
+		if diff := cmp.Diff(entries, tops); diff != "" {
+			t.Errorf("plus %v: without and with a TopSource (-without +with):\n%s", plus, diff)
+		}
+	}
+}
+
+// A listing that goes on after a path was removed must not bring it back.
+func TestRootForgetsRemoved(t *testing.T) {
+	m := sample()
+	s, _ := newServer(t, m, fs.Options{}, allFlags)
+	entries, _, _ := readdir(s, 1, 0, 4096, false)
+	m.Remove(file)
+	s.Changed(file)
+	rest, _, _ := readdir(s, 1, entries[1].Off, 4096, true)
+	var got []string
+	for _, e := range rest {
+		got = append(got, e.Name)
+	}
+	if diff := cmp.Diff([]string{hello, link}, got); diff != "" {
+		t.Errorf("the rest of the root (-want +got):\n%s", diff)
+	}
+	if n := s.Refs(2); n != 0 {
+		t.Errorf("%d references to what was removed", n)
+	}
+}
+
 func TestHideListing(t *testing.T) {
 	s, _ := newServer(t, sample(), fs.Options{HideListing: true}, allFlags)
 	if _, _, st := readdir(s, 1, 0, 4096, true); st != fuse.EACCES {

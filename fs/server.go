@@ -89,7 +89,7 @@ func (s *server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 	if h.NodeId == rootNode {
 		return s.lookupPath(name, out)
 	}
-	o, dir, st := s.node(h.NodeId, "look up "+name)
+	o, dir, st := s.node(h.NodeId, "look up")
 	if st != fuse.OK {
 		return st
 	}
@@ -150,7 +150,7 @@ func (s *server) lookupPath(name string, out *fuse.EntryOut) fuse.Status {
 	case st != fuse.OK:
 		return s.fail("look up "+name, 0, 0, err)
 	}
-	top, st := s.top(slot, "look up "+name)
+	top, st := s.top(slot, "look up")
 	if st == statusStale {
 		absent(out, 0) // removed since; the notify about that may have been before this answer
 		return fuse.OK

@@ -18,16 +18,17 @@ const (
 	opStatFs
 	opAccess
 	opFlush
+	opRelease
 	opXAttr
 	opOther
 	opCount
 )
 
-// opNames are the words of the FUSE protocol; OTHER is everything that a read-only file system refuses.
+// opNames are the words of the FUSE protocol; OTHER is everything else, all of which is refused.
 func opNames() [opCount]string {
 	return [opCount]string{
 		"LOOKUP", "FORGET", "GETATTR", "READLINK", "OPEN", "READ", "OPENDIR", "READDIR", "READDIRPLUS",
-		"STATFS", "ACCESS", "FLUSH", "XATTR", "OTHER",
+		"STATFS", "ACCESS", "FLUSH", "RELEASE", "XATTR", "OTHER",
 	}
 }
 

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(helperEnv); dir != "" {
 		os.Exit(serveUntilEOF(dir, os.Stdout)) //nolint:forbidigo // this is main
 	}
+	if op := os.Getenv("NARFS_BENCH_CLIENT"); op != "" {
+		os.Exit(benchClient(op, os.Stdout)) //nolint:forbidigo // this is main
+	}
 	m.Run()
 }
 
