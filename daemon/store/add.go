@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -72,14 +73,16 @@ func (s *Store) Add(ctx context.Context, r io.Reader, opts AddOptions) (nix.Path
 	var st *cas.Staged
 	var hash nix.Hash
 	if opts.Method == nix.MethodNAR {
-		st, hash, err = s.ingest(ctx, r, opts.Algo)
+		h := newNarHash(opts.Algo)
+		st, err = s.ingest(ctx, r, h.tap(), opts.Repair)
+		hash = h.sum(st, err)
 	} else {
 		var sp *spooled
 		if sp, err = s.spool(r); err != nil {
 			return nix.PathInfo{}, fmt.Errorf("add %s: %w", opts.Name, err)
 		}
 		defer func() { _ = sp.Close() }()
-		st, hash, err = s.ingestFile(ctx, sp, sp.size, false, opts.Algo)
+		st, hash, err = s.ingestFile(ctx, sp, sp.size, false, opts.Algo, opts.Repair)
 	}
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add %s: %w", opts.Name, err)
@@ -104,11 +107,13 @@ func (s *Store) AddTree(ctx context.Context, path string, opts AddOptions) (nix.
 	var st *cas.Staged
 	var hash nix.Hash
 	if opts.Method == nix.MethodNAR {
-		st, hash, err = s.ingestFrom(ctx, opts.Algo, func(w io.Writer) error {
+		h := newNarHash(opts.Algo)
+		st, err = s.ingestFrom(ctx, h.tap(), opts.Repair, func(w io.Writer) error {
 			return nar.Dump(w, path, nar.DumpOptions{CaseHack: opts.CaseHack})
 		})
+		hash = h.sum(st, err)
 	} else {
-		st, hash, err = s.ingestPath(ctx, path, opts.Algo)
+		st, hash, err = s.ingestPath(ctx, path, opts.Algo, opts.Repair)
 	}
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add %s: %w", path, err)
@@ -149,31 +154,57 @@ func (s *Store) added(ctx context.Context, st *cas.Staged, hash nix.Hash, opts A
 	return info, nil
 }
 
-// ingest stages one NAR and hashes it.
-func (s *Store) ingest(ctx context.Context, r io.Reader, algo nix.Algo) (*cas.Staged, nix.Hash, error) {
-	opts := cas.IngestOptions{Limits: s.opts.Limits}
+// narHash is the hash of a NAR by any algorithm.
+type narHash struct {
+	algo nix.Algo
+	sha  hash.Hash // nil for SHA-256, which the content store computes anyway
+}
+
+func newNarHash(algo nix.Algo) *narHash {
 	if algo == nix.SHA256 {
-		st, err := s.content.Ingest(ctx, r, opts)
-		if err != nil {
-			return nil, nix.Hash{}, err
-		}
-		return st, nix.NewSHA256(st.Info().NarHash), nil
+		return &narHash{algo: algo}
 	}
-	sum := algo.New()
-	opts.Tap = func(p []byte) { _, _ = sum.Write(p) }
-	st, err := s.content.Ingest(ctx, r, opts)
+	return &narHash{algo, algo.New()}
+}
+
+// tap returns what wants to see the NAR, or nil.
+func (h *narHash) tap() func([]byte) {
+	if h.sha == nil {
+		return nil
+	}
+	return func(p []byte) { _, _ = h.sha.Write(p) }
+}
+
+// sum returns the hash of a NAR that was staged without an error.
+func (h *narHash) sum(st *cas.Staged, err error) nix.Hash {
 	if err != nil {
-		return nil, nix.Hash{}, err
+		return nix.Hash{}
 	}
-	hash, err := nix.NewHash(algo, sum.Sum(nil))
-	return st, hash, err
+	if h.sha == nil {
+		return nix.NewSHA256(st.Info().NarHash)
+	}
+	return mustHash(h.algo, h.sha)
+}
+
+// mustHash returns a finished hash, whose length cannot be wrong.
+func mustHash(algo nix.Algo, sum hash.Hash) nix.Hash {
+	h, err := nix.NewHash(algo, sum.Sum(nil))
+	if err != nil {
+		panic(err)
+	}
+	return h
 }
 
 // pipeSize is the piece in which a NAR that is made here goes to the content store.
 const pipeSize = 256 << 10
 
-// ingestFrom stages the NAR that write writes.
-func (s *Store) ingestFrom(ctx context.Context, algo nix.Algo, write func(io.Writer) error) (st *cas.Staged, hash nix.Hash, err error) {
+// ingest stages one NAR. Tap sees it, if it is not nil. Mend says that what the store has of it already may be damaged.
+func (s *Store) ingest(ctx context.Context, r io.Reader, tap func([]byte), mend bool) (*cas.Staged, error) {
+	return s.content.Ingest(ctx, r, cas.IngestOptions{Limits: s.opts.Limits, Tap: tap, Mend: mend})
+}
+
+// ingestFrom stages the NAR that write writes, as ingest does.
+func (s *Store) ingestFrom(ctx context.Context, tap func([]byte), mend bool, write func(io.Writer) error) (*cas.Staged, error) {
 	pr, pw := io.Pipe()
 	var group errgroup.Group
 	group.Go(func() error {
@@ -182,32 +213,31 @@ func (s *Store) ingestFrom(ctx context.Context, algo nix.Algo, write func(io.Wri
 		return err
 	})
 	src := wire.NewReader(pr)
-	st, hash, err = s.ingest(ctx, src, algo)
+	st, err := s.ingest(ctx, src, tap, mend)
 	if err == nil {
-		_, err = src.Read(make([]byte, 1)) // until write has ended, too
-		if errors.Is(err, io.EOF) {
-			err = nil
+		// Write must end, and well.
+		if _, rerr := src.Read(make([]byte, 1)); rerr == nil {
+			err = errors.New("there are bytes behind the NAR")
+		} else if !errors.Is(rerr, io.EOF) {
+			err = rerr
 		}
 	}
 	_ = pr.CloseWithError(errIngestEnded)
 	if werr := group.Wait(); werr != nil && !errors.Is(werr, errIngestEnded) {
 		err = werr // it is why reading ended
 	}
-	if err != nil {
-		if st != nil {
-			st.Discard()
-		}
-		return nil, nix.Hash{}, err
+	if err != nil && st != nil {
+		st.Discard()
 	}
-	return st, hash, nil
+	return st, err
 }
 
 var errIngestEnded = errors.New("no more is wanted")
 
 // ingestFile stages the NAR of a file with these bytes, whose number is known, and hashes them.
-func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executable bool, algo nix.Algo) (*cas.Staged, nix.Hash, error) {
+func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executable bool, algo nix.Algo, mend bool) (*cas.Staged, nix.Hash, error) {
 	sum := algo.New()
-	st, _, err := s.ingestFrom(ctx, nix.SHA256, func(w io.Writer) error {
+	st, err := s.ingestFrom(ctx, nil, mend, func(w io.Writer) error {
 		nw := nar.NewWriter(w)
 		err := nw.WriteHeader(nar.Header{Depth: 1, Type: nar.TypeRegular, Executable: executable, Size: size})
 		if err == nil {
@@ -221,12 +251,11 @@ func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executa
 	if err != nil {
 		return nil, nix.Hash{}, err
 	}
-	hash, err := nix.NewHash(algo, sum.Sum(nil))
-	return st, hash, err
+	return st, mustHash(algo, sum), nil
 }
 
 // ingestPath stages the NAR of a file on disk and hashes its bytes.
-func (s *Store) ingestPath(ctx context.Context, path string, algo nix.Algo) (*cas.Staged, nix.Hash, error) {
+func (s *Store) ingestPath(ctx context.Context, path string, algo nix.Algo, mend bool) (*cas.Staged, nix.Hash, error) {
 	before, err := os.Lstat(path)
 	if err != nil {
 		return nil, nix.Hash{}, err
@@ -246,7 +275,7 @@ func (s *Store) ingestPath(ctx context.Context, path string, algo nix.Algo) (*ca
 	if !os.SameFile(before, fi) {
 		return nil, nix.Hash{}, errors.New("changed while it was being added")
 	}
-	return s.ingestFile(ctx, f, fi.Size(), fi.Mode()&0o100 != 0, algo)
+	return s.ingestFile(ctx, f, fi.Size(), fi.Mode()&0o100 != 0, algo, mend)
 }
 
 func (s *Store) putAgain(ctx context.Context, st *cas.Staged) error {

@@ -42,7 +42,7 @@ func (h *caHash) tap() func([]byte) {
 	}
 	return func(p []byte) {
 		h.self.write(p)
-		h.direct.Write(p)
+		_, _ = h.direct.Write(p)
 	}
 }
 
@@ -57,7 +57,7 @@ func (h *caHash) sum(ctx context.Context, st *cas.Staged) (nix.Hash, error) {
 	case h.direct == nil:
 		return nix.NewSHA256(st.Info().NarHash), nil
 	default:
-		return nix.NewHash(algo, h.direct.Sum(nil))
+		return mustHash(algo, h.direct), nil
 	}
 }
 
@@ -75,7 +75,7 @@ func (h *caHash) modulo(ctx context.Context, st *cas.Staged) (nix.Hash, error) {
 	for _, at := range h.self.found {
 		_, _ = sum.Write(strconv.AppendInt([]byte{'|'}, at, 10))
 	}
-	return nix.NewHash(algo, sum.Sum(nil))
+	return mustHash(algo, sum), nil
 }
 
 // hashFile hashes the bytes of a regular file.
@@ -92,7 +92,7 @@ func hashFile(st *cas.Staged, algo nix.Algo) (nix.Hash, error) {
 	if _, err := io.Copy(sum, io.NewSectionReader(fileReader{object}, 0, tree.Size(0))); err != nil {
 		return nix.Hash{}, err
 	}
-	return nix.NewHash(algo, sum.Sum(nil))
+	return mustHash(algo, sum), nil
 }
 
 // fileReader reads the file that is the whole object.

@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/narfs/narfs/daemon/db"
-	"github.com/narfs/narfs/daemon/lock"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/wire"
 	"github.com/narfs/narfs/nar"
@@ -49,7 +48,7 @@ func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts
 	old, err := s.db.Get(info.Path)
 	switch {
 	case err == nil && opts.Repair:
-		return s.replace(ctx, old, src)
+		return s.replace(ctx, old, src, opts)
 	case err == nil:
 		return s.importError(info.Path, skipNAR(ctx, src, s.opts.Limits))
 	case !errors.Is(err, db.ErrNotFound):
@@ -58,7 +57,7 @@ func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts
 	if err := s.checkClaims(&info, opts); err != nil {
 		return err
 	}
-	reg, err := s.stage(ctx, info, src)
+	reg, err := s.stage(ctx, info, src, opts)
 	if err != nil {
 		return s.importError(info.Path, err)
 	}
@@ -92,25 +91,10 @@ func skipNAR(ctx context.Context, src *wire.Reader, lim nar.Limits) error {
 	}
 }
 
-// registration is a path about to become valid. Whoever made it holds the path's lock.
-type registration struct {
-	info   nix.PathInfo
-	staged *cas.Staged
-	lock   *lock.Held // if the registration owns it
-}
-
-// end gives back what the registration holds.
-func (r *registration) end() {
-	r.staged.Discard()
-	if r.lock != nil {
-		r.lock.Unlock()
-	}
-}
-
 // stage stores the contents of a path and compares them with its info, whose gaps it fills.
-func (s *Store) stage(ctx context.Context, info nix.PathInfo, src io.Reader) (reg *registration, err error) {
+func (s *Store) stage(ctx context.Context, info nix.PathInfo, src io.Reader, opts ImportOptions) (reg *registration, err error) {
 	ca := newCAHash(info)
-	st, err := s.content.Ingest(ctx, src, cas.IngestOptions{Limits: s.opts.Limits, Tap: ca.tap()})
+	st, err := s.ingest(ctx, src, ca.tap(), opts.Repair)
 	if err != nil {
 		return nil, err
 	}
@@ -163,6 +147,9 @@ func (s *Store) compare(ctx context.Context, info *nix.PathInfo, st *cas.Staged,
 func (s *Store) checkClaims(info *nix.PathInfo, opts ImportOptions) error {
 	if info.Path.IsZero() {
 		return errors.New("import: no path")
+	}
+	if !info.NarHash.IsZero() && info.NarHash.Algo() != nix.SHA256 {
+		return fmt.Errorf("import path '%s': its NAR hash is of %v and must be of sha256", s.print(info.Path), info.NarHash.Algo())
 	}
 	info.References = nix.SortPaths(info.References)
 	sigs := info.Signatures
@@ -246,8 +233,8 @@ func topOf(t *nar.Tree) Top {
 }
 
 // replace stores the contents of a valid path again.
-func (s *Store) replace(ctx context.Context, old db.Record, src *wire.Reader) error {
-	reg, err := s.stage(ctx, old.Info, src)
+func (s *Store) replace(ctx context.Context, old db.Record, src *wire.Reader, opts ImportOptions) error {
+	reg, err := s.stage(ctx, old.Info, src, opts)
 	if err != nil {
 		return s.importError(old.Info.Path, err)
 	}

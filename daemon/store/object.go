@@ -118,14 +118,3 @@ func (o *Object) Close() {
 		}
 	})
 }
-
-// open returns the objects with handles.
-func (h *handles) open() []*cas.Object {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	all := make([]*cas.Object, 0, len(h.kept))
-	for _, k := range h.kept {
-		all = append(all, k.object)
-	}
-	return all
-}

@@ -56,6 +56,9 @@ type Store struct {
 	handles handles
 	watches watches
 	totals  totals
+
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // Open opens the store in a state directory, and creates both if they are not there. Among its errors are
@@ -108,13 +111,15 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	return s, nil
 }
 
-// Close closes the store, which must not be in use any more.
+// Close closes the store, which must not be in use any more. It may be called more than once.
 func (s *Store) Close() error {
-	s.watches.close()
-	if err := s.release(); err != nil {
-		return fmt.Errorf("close store: %w", err)
-	}
-	return nil
+	s.closeOnce.Do(func() {
+		s.watches.close()
+		if err := s.release(); err != nil {
+			s.closeErr = fmt.Errorf("close store: %w", err)
+		}
+	})
+	return s.closeErr
 }
 
 func (s *Store) release() (err error) {

@@ -1,0 +1,223 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/wire"
+	"github.com/narfs/narfs/nar"
+)
+
+// The export stream of nix-store --export: for each path, those that it refers to before it,
+//
+//	1, NAR, exportMagic, path, references, deriver or "", 0
+//
+// and 0 at the end. Instead of the last 0 older versions of Nix wrote a 1 and a signature, which is ignored.
+const exportMagic = 0x4558494e // "NIXE"
+
+// Limits of what a stream may say.
+const (
+	maxPath       = 4096 // the longest full path: as long as a path may be on Linux
+	maxReferences = 1 << 18
+	maxLegacySig  = 64 << 10
+)
+
+// ExportStream writes paths as nix-store --export does. All must be valid; they are pinned until it returns. Their
+// references are not written unless they are among paths: see Closure.
+func (s *Store) ExportStream(ctx context.Context, w io.Writer, paths ...nix.StorePath) error {
+	pins := s.Pin("export")
+	defer pins.Release()
+	pins.Add(paths...)
+	sorted, err := s.Sorted(paths)
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	ww := wire.NewWriter(w)
+	for _, p := range sorted {
+		if err := s.exportPath(ctx, ww, p); err != nil {
+			return fmt.Errorf("export path '%s': %w", s.print(p), err)
+		}
+	}
+	if err := errors.Join(ww.Uint64(0), ww.Flush()); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) exportPath(ctx context.Context, w *wire.Writer, p nix.StorePath) error {
+	info, err := s.PathInfo(p)
+	if err != nil {
+		return err
+	}
+	if err := w.Uint64(1); err != nil {
+		return err
+	}
+	if err := s.WriteNAR(ctx, p, w); err != nil {
+		return err
+	}
+	_ = w.Uint64(exportMagic) // the writer keeps its first error
+	_ = w.String(s.print(p))
+	_ = w.Uint64(uint64(len(info.References)))
+	for _, ref := range info.References {
+		_ = w.String(s.print(ref))
+	}
+	if info.Deriver.IsZero() {
+		_ = w.String("")
+	} else {
+		_ = w.String(s.print(info.Deriver))
+	}
+	return w.Uint64(0)
+}
+
+// WriteNAR writes the NAR of a valid path.
+func (s *Store) WriteNAR(ctx context.Context, p nix.StorePath, w io.Writer) error {
+	o, err := s.Object(p)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	content, err := o.Content()
+	if err != nil {
+		return err
+	}
+	return content.WriteNAR(ctx, w)
+}
+
+// ImportStream makes the paths of an export stream valid, which ends where it says so; r may have more if it is a
+// *wire.Reader. Done hears of each path, in order, once it is valid; it may be nil. After an error, which is one of
+// Import's, the paths before the one concerned stay valid.
+func (s *Store) ImportStream(ctx context.Context, r io.Reader, opts ImportOptions, done func(nix.PathInfo)) error {
+	src := wire.NewReader(r)
+	q := s.newQueue(ctx, done)
+	err := q.importAll(src, opts)
+	if qerr := q.close(); qerr != nil {
+		err = qerr // of a path before the one that err is about, if there is one
+	}
+	if err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	return nil
+}
+
+func (q *queue) importAll(src *wire.Reader, opts ImportOptions) error {
+	for {
+		if q.ctx.Err() != nil {
+			return context.Cause(q.ctx)
+		}
+		more, err := src.Uint64()
+		if err != nil {
+			return truncated(err)
+		}
+		switch more {
+		case 0:
+			return nil
+		case 1:
+		default:
+			return errors.New("input doesn't look like something created by 'nix-store --export'")
+		}
+		if err := q.importNext(src, opts); err != nil {
+			return truncated(err)
+		}
+	}
+}
+
+// truncated says what an end of the stream means where more must come.
+func truncated(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// importNext imports one path. Its name comes behind its contents, so they are stored before it is known whether they are
+// wanted: those of a valid path cost no more than their hashes.
+func (q *queue) importNext(src *wire.Reader, opts ImportOptions) (err error) {
+	st, err := q.s.ingest(q.ctx, src, nil, opts.Repair)
+	if err != nil {
+		var format *nar.FormatError
+		if errors.As(err, &format) {
+			return fmt.Errorf("Nix archive cannot be imported: %w", err) //nolint:staticcheck // a name
+		}
+		return err
+	}
+	reg := &registration{staged: st}
+	defer func() {
+		if reg != nil {
+			reg.end()
+		}
+	}()
+	reg.info, err = q.s.readTrailer(src)
+	if err != nil {
+		return err
+	}
+	old, unlock, err := q.lock(reg.info.Path, opts.holder())
+	if err != nil {
+		return err
+	}
+	reg.unlock = unlock
+	if old != nil {
+		if opts.Repair && old.Info.NarHash == nix.NewSHA256(st.Info().NarHash) {
+			return q.s.putAgain(q.ctx, st)
+		}
+		return nil
+	}
+	reg.info.NarHash = nix.NewSHA256(st.Info().NarHash)
+	reg.info.NarSize = uint64(st.Info().NarSize)
+	if err := q.s.checkClaims(&reg.info, opts); err != nil {
+		return err
+	}
+	reg.info.RegistrationTime = q.s.opts.Now().Unix()
+	put := reg
+	reg = nil
+	return q.put(put)
+}
+
+// readTrailer reads what an export stream says about a path behind its NAR.
+func (s *Store) readTrailer(src *wire.Reader) (info nix.PathInfo, err error) {
+	magic, err := src.Uint64()
+	if err != nil {
+		return info, err
+	}
+	if magic != exportMagic {
+		return info, errors.New("Nix archive cannot be imported; wrong format") //nolint:staticcheck // Nix's text
+	}
+	if info.Path, err = s.readPath(src); err != nil {
+		return info, err
+	}
+	n, err := src.Count(maxReferences, "references")
+	if err != nil {
+		return info, err
+	}
+	for range n {
+		ref, err := s.readPath(src)
+		if err != nil {
+			return info, err
+		}
+		info.References = append(info.References, ref)
+	}
+	deriver, err := src.String(maxPath, "deriver")
+	if err != nil {
+		return info, err
+	}
+	if deriver != "" {
+		if info.Deriver, err = nix.ParseStorePath(s.storeDir, deriver); err != nil {
+			return info, err
+		}
+	}
+	legacy, err := src.Uint64()
+	if err == nil && legacy == 1 {
+		_, err = src.String(maxLegacySig, "legacy signature")
+	}
+	return info, err
+}
+
+func (s *Store) readPath(src *wire.Reader) (nix.StorePath, error) {
+	full, err := src.String(maxPath, "store path")
+	if err != nil {
+		return nix.StorePath{}, err
+	}
+	return nix.ParseStorePath(s.storeDir, full)
+}
