@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -240,29 +241,38 @@ func (w *workload) run(tb testing.TB, s *cas.Store, rng *rand.Rand) error {
 	for step := range 40 {
 		i := rng.IntN(len(w.archives))
 		w.unsure = i
-		switch {
-		case step%9 == 8:
+		if step%9 == 8 {
 			w.unsure = -1
 			if _, err := s.Sweep(tb.Context(), cas.SweepOptions{Compress: step%2 == 0}); err != nil {
 				return err
 			}
 			continue
-		case w.state[i]:
-			var b cas.Batch
-			b.DeleteObject(w.archives[i].hash)
-			b.Delete([]byte(fmt.Sprint(i)))
-			if err := s.Commit(tb.Context(), &b); err != nil {
-				return err
-			}
-			w.state[i] = false
-		default:
-			if err := importOne(tb, s, w.archives[i], i); err != nil {
-				return err
-			}
-			w.state[i] = true
+		}
+		if err := w.toggle(tb, s, i); err != nil {
+			return err
 		}
 	}
 	w.unsure = -1
+	return nil
+}
+
+// toggle imports archive i, or deletes it if it is there.
+func (w *workload) toggle(tb testing.TB, s *cas.Store, i int) error {
+	tb.Helper()
+	if !w.state[i] {
+		if err := importOne(tb, s, w.archives[i], i); err != nil {
+			return err
+		}
+		w.state[i] = true
+		return nil
+	}
+	var b cas.Batch
+	b.DeleteObject(w.archives[i].hash)
+	b.Delete([]byte(strconv.Itoa(i)))
+	if err := s.Commit(tb.Context(), &b); err != nil {
+		return err
+	}
+	w.state[i] = false
 	return nil
 }
 
@@ -274,7 +284,7 @@ func importOne(tb testing.TB, s *cas.Store, a archive, i int) error {
 	}
 	var b cas.Batch
 	b.PutObject(st)
-	b.Put([]byte(fmt.Sprint(i)), a.hash[:])
+	b.Put([]byte(strconv.Itoa(i)), a.hash[:])
 	return s.Commit(tb.Context(), &b)
 }
 
@@ -282,7 +292,7 @@ func importOne(tb testing.TB, s *cas.Store, a archive, i int) error {
 func (w *workload) holds(tb testing.TB, s *cas.Store) {
 	tb.Helper()
 	for i, a := range w.archives {
-		_, kerr := s.Get([]byte(fmt.Sprint(i)))
+		_, kerr := s.Get([]byte(strconv.Itoa(i)))
 		_, oerr := s.Object(a.hash)
 		if (kerr == nil) != (oerr == nil) {
 			tb.Fatalf("archive %d: key %v, object %v: half a commit", i, kerr, oerr)

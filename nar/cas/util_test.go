@@ -14,10 +14,14 @@ func writeFile(tb testing.TB, name, text string) {
 	}
 }
 
-// longRuns returns how often a randomised test runs: more in the long test.
+// longRuns returns how often a randomised test runs: more in the
+// long test, less in a short one.
 func longRuns(long, usual int) int {
 	if os.Getenv("NARFS_TEST_LONG") != "" {
 		return long
+	}
+	if testing.Short() {
+		return max(usual/4, 1)
 	}
 	return usual
 }
