@@ -33,6 +33,8 @@ type AddOptions struct {
 	Repair bool
 	// Holder says who adds, for the list of locks.
 	Holder string
+	// Progress hears of the bytes of the NAR that AddTree makes, from one goroutine; it may be nil.
+	Progress func(n int)
 }
 
 func (o AddOptions) check() (AddOptions, error) {
@@ -109,7 +111,7 @@ func (s *Store) AddTree(ctx context.Context, path string, opts AddOptions) (nix.
 	if opts.Method == nix.MethodNAR {
 		h := newNarHash(opts.Algo)
 		st, err = s.ingestFrom(ctx, h.tap(), opts.Repair, func(w io.Writer) error {
-			return nar.Dump(w, path, nar.DumpOptions{CaseHack: opts.CaseHack})
+			return nar.Dump(&countingWriter{w, opts.Progress}, path, nar.DumpOptions{CaseHack: opts.CaseHack})
 		})
 		hash = h.sum(st, err)
 	} else {
