@@ -34,6 +34,15 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s mismatch importing path '%s';\n  specified: %s\n  got:       %s", e.What, e.Path, e.Specified, e.Got)
 }
 
+// RefusedError says that a path was not added because of what its info claims.
+type RefusedError struct {
+	Path string // in full
+	Why  string // as it follows the path in a sentence
+}
+
+// Error implements error, in Nix's words.
+func (e *RefusedError) Error() string { return fmt.Sprintf("cannot add path '%s' %s", e.Path, e.Why) }
+
 // InUseError says that a path cannot be deleted because it is in use.
 type InUseError struct {
 	Path string   // in full

@@ -257,6 +257,11 @@ func (n realNix) command(args ...string) *exec.Cmd {
 
 func (n realNix) run(stdin io.Reader, args ...string) string {
 	n.tb.Helper()
+	return strings.TrimSpace(string(n.output(stdin, args...)))
+}
+
+func (n realNix) output(stdin io.Reader, args ...string) []byte {
+	n.tb.Helper()
 	cmd := n.command(args...)
 	cmd.Stdin = stdin
 	var stderr bytes.Buffer
@@ -265,5 +270,21 @@ func (n realNix) run(stdin io.Reader, args ...string) string {
 	if err != nil {
 		n.tb.Fatalf("%v: %v: %s", args, err, stderr.String())
 	}
-	return strings.TrimSpace(string(out))
+	return out
+}
+
+// dump returns the NAR of a path in Nix's store.
+func (n realNix) dump(p nix.StorePath) []byte {
+	n.tb.Helper()
+	return n.output(nil, "nix-store", "--dump", n.root+nix.DefaultStoreDir.Path(p))
+}
+
+// infos yields what Nix knows of all its paths.
+func (n realNix) infos() func(func(nix.PathInfo) bool) {
+	n.tb.Helper()
+	infos, err := nix.ParseJSONDocument(nix.DefaultStoreDir, []byte(n.run(nil, "nix", "path-info", "--all", "--json")))
+	if err != nil {
+		n.tb.Fatal(err)
+	}
+	return slices.Values(infos)
 }

@@ -36,7 +36,7 @@ func (o ImportOptions) holder() string {
 // already and the NAR only skipped. NarHash, NarSize and RegistrationTime are found out if they are zero. If somebody else
 // imports the same path, Import waits until he is done, and takes his result if there is one.
 //
-// Errors are *MismatchError, *NotValidError for a reference, *nar.FormatError, those of r and those of writing. Nothing of
+// Errors are *MismatchError, *RefusedError, *NotValidError for a reference, *nar.FormatError, those of r and those of writing. Nothing of
 // the path is visible after one.
 func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts ImportOptions) error {
 	src := wire.NewReader(r)
@@ -68,7 +68,8 @@ func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts
 // importError says which path an error is about, unless it does so itself.
 func (s *Store) importError(p nix.StorePath, err error) error {
 	var mismatch *MismatchError
-	if err == nil || errors.As(err, &mismatch) || errors.Is(err, ErrNotValid) {
+	var refused *RefusedError
+	if err == nil || errors.As(err, &mismatch) || errors.As(err, &refused) || errors.Is(err, ErrNotValid) {
 		return err
 	}
 	return fmt.Errorf("import path '%s': %w", s.print(p), err)
@@ -138,7 +139,7 @@ func (s *Store) compare(ctx context.Context, info *nix.PathInfo, st *cas.Staged,
 		return &MismatchError{What: "ca hash", Path: s.print(info.Path), Specified: info.CA.Hash.String(), Got: got.String()}
 	}
 	if !info.IsContentAddressed(s.storeDir) {
-		return fmt.Errorf("cannot add path '%s' to the Nix store because it claims to be content-addressed but isn't", s.print(info.Path))
+		return &RefusedError{s.print(info.Path), "to the Nix store because it claims to be content-addressed but isn't"}
 	}
 	return nil
 }
@@ -159,7 +160,7 @@ func (s *Store) checkClaims(info *nix.PathInfo, opts ImportOptions) error {
 		return fmt.Errorf("import path '%s': content addresses by git are not supported", s.print(info.Path))
 	}
 	if opts.RequireSignature && !info.IsContentAddressed(s.storeDir) && info.Verify(s.storeDir, opts.Keys) == 0 {
-		return fmt.Errorf("cannot add path '%s' because it lacks a valid signature", s.print(info.Path))
+		return &RefusedError{s.print(info.Path), "because it lacks a valid signature"}
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/wire"
 	"github.com/narfs/narfs/nar"
+	"github.com/narfs/narfs/nar/cas"
 )
 
 // The export stream of nix-store --export: for each path, those that it refers to before it,
@@ -92,7 +93,18 @@ func (s *Store) WriteNAR(ctx context.Context, p nix.StorePath, w io.Writer) erro
 func (s *Store) ImportStream(ctx context.Context, r io.Reader, opts ImportOptions, done func(nix.PathInfo)) error {
 	src := wire.NewReader(r)
 	q := s.newQueue(ctx, done)
-	err := q.importAll(src, opts)
+	var st *cas.Staged
+	err := readExport(src, s.storeDir, func() (err error) {
+		st, err = s.ingest(ctx, src, nil, opts.Repair)
+		return err
+	}, func(info nix.PathInfo) error {
+		reg := &registration{info: info, staged: st}
+		st = nil
+		return q.imported(reg, opts)
+	})
+	if st != nil {
+		st.Discard()
+	}
 	if qerr := q.close(); qerr != nil {
 		err = qerr // of a path before the one that err is about, if there is one
 	}
@@ -102,11 +114,40 @@ func (s *Store) ImportStream(ctx context.Context, r io.Reader, opts ImportOption
 	return nil
 }
 
-func (q *queue) importAll(src *wire.Reader, opts ImportOptions) error {
-	for {
-		if q.ctx.Err() != nil {
-			return context.Cause(q.ctx)
+// imported takes the contents of one path over. Its name came behind them, so they are stored before it is known whether
+// they are wanted: those of a valid path cost no more than their hashes.
+func (q *queue) imported(reg *registration, opts ImportOptions) error {
+	queued := false
+	defer func() {
+		if !queued {
+			reg.end()
 		}
+	}()
+	old, unlock, err := q.lock(reg.info.Path, opts.holder())
+	if err != nil {
+		return err
+	}
+	reg.unlock = unlock
+	reg.info.NarHash = nix.NewSHA256(reg.staged.Info().NarHash)
+	reg.info.NarSize = uint64(reg.staged.Info().NarSize)
+	if old != nil {
+		if opts.Repair && old.Info.NarHash == reg.info.NarHash {
+			return q.s.putAgain(q.ctx, reg.staged)
+		}
+		return nil
+	}
+	if err := q.s.checkClaims(&reg.info, opts); err != nil {
+		return err
+	}
+	reg.info.RegistrationTime = q.s.opts.Now().Unix()
+	queued = true
+	return q.put(reg)
+}
+
+// readExport takes an export stream apart. It calls contents, which reads one NAR, and then path with what the stream
+// says about it, until one of them returns an error.
+func readExport(src *wire.Reader, dir nix.StoreDir, contents func() error, path func(nix.PathInfo) error) error {
+	for {
 		more, err := src.Uint64()
 		if err != nil {
 			return truncated(err)
@@ -118,8 +159,19 @@ func (q *queue) importAll(src *wire.Reader, opts ImportOptions) error {
 		default:
 			return errors.New("input doesn't look like something created by 'nix-store --export'")
 		}
-		if err := q.importNext(src, opts); err != nil {
+		if err := contents(); err != nil {
+			var format *nar.FormatError
+			if errors.As(err, &format) {
+				return fmt.Errorf("Nix archive cannot be imported: %w", err) //nolint:staticcheck // a name
+			}
 			return truncated(err)
+		}
+		info, err := readTrailer(src, dir)
+		if err != nil {
+			return truncated(err)
+		}
+		if err := path(info); err != nil {
+			return err
 		}
 	}
 }
@@ -132,51 +184,8 @@ func truncated(err error) error {
 	return err
 }
 
-// importNext imports one path. Its name comes behind its contents, so they are stored before it is known whether they are
-// wanted: those of a valid path cost no more than their hashes.
-func (q *queue) importNext(src *wire.Reader, opts ImportOptions) (err error) {
-	st, err := q.s.ingest(q.ctx, src, nil, opts.Repair)
-	if err != nil {
-		var format *nar.FormatError
-		if errors.As(err, &format) {
-			return fmt.Errorf("Nix archive cannot be imported: %w", err) //nolint:staticcheck // a name
-		}
-		return err
-	}
-	reg := &registration{staged: st}
-	defer func() {
-		if reg != nil {
-			reg.end()
-		}
-	}()
-	reg.info, err = q.s.readTrailer(src)
-	if err != nil {
-		return err
-	}
-	old, unlock, err := q.lock(reg.info.Path, opts.holder())
-	if err != nil {
-		return err
-	}
-	reg.unlock = unlock
-	if old != nil {
-		if opts.Repair && old.Info.NarHash == nix.NewSHA256(st.Info().NarHash) {
-			return q.s.putAgain(q.ctx, st)
-		}
-		return nil
-	}
-	reg.info.NarHash = nix.NewSHA256(st.Info().NarHash)
-	reg.info.NarSize = uint64(st.Info().NarSize)
-	if err := q.s.checkClaims(&reg.info, opts); err != nil {
-		return err
-	}
-	reg.info.RegistrationTime = q.s.opts.Now().Unix()
-	put := reg
-	reg = nil
-	return q.put(put)
-}
-
 // readTrailer reads what an export stream says about a path behind its NAR.
-func (s *Store) readTrailer(src *wire.Reader) (info nix.PathInfo, err error) {
+func readTrailer(src *wire.Reader, dir nix.StoreDir) (info nix.PathInfo, err error) {
 	magic, err := src.Uint64()
 	if err != nil {
 		return info, err
@@ -184,7 +193,7 @@ func (s *Store) readTrailer(src *wire.Reader) (info nix.PathInfo, err error) {
 	if magic != exportMagic {
 		return info, errors.New("Nix archive cannot be imported; wrong format") //nolint:staticcheck // Nix's text
 	}
-	if info.Path, err = s.readPath(src); err != nil {
+	if info.Path, err = readPath(src, dir); err != nil {
 		return info, err
 	}
 	n, err := src.Count(maxReferences, "references")
@@ -192,7 +201,7 @@ func (s *Store) readTrailer(src *wire.Reader) (info nix.PathInfo, err error) {
 		return info, err
 	}
 	for range n {
-		ref, err := s.readPath(src)
+		ref, err := readPath(src, dir)
 		if err != nil {
 			return info, err
 		}
@@ -203,7 +212,7 @@ func (s *Store) readTrailer(src *wire.Reader) (info nix.PathInfo, err error) {
 		return info, err
 	}
 	if deriver != "" {
-		if info.Deriver, err = nix.ParseStorePath(s.storeDir, deriver); err != nil {
+		if info.Deriver, err = nix.ParseStorePath(dir, deriver); err != nil {
 			return info, err
 		}
 	}
@@ -214,10 +223,10 @@ func (s *Store) readTrailer(src *wire.Reader) (info nix.PathInfo, err error) {
 	return info, err
 }
 
-func (s *Store) readPath(src *wire.Reader) (nix.StorePath, error) {
+func readPath(src *wire.Reader, dir nix.StoreDir) (nix.StorePath, error) {
 	full, err := src.String(maxPath, "store path")
 	if err != nil {
 		return nix.StorePath{}, err
 	}
-	return nix.ParseStorePath(s.storeDir, full)
+	return nix.ParseStorePath(dir, full)
 }
