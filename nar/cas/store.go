@@ -39,7 +39,7 @@ type Compression uint8
 const (
 	CompressFast Compression = iota // zstd, about level 1
 	CompressNone                    // as they are
-	CompressBest                    // zstd, about level 7: three times the work of CompressFast, 6 % smaller
+	CompressBest                    // zstd, about level 11: ten times the work of CompressFast, 12 % smaller
 )
 
 // Options of a Store. The zero value is good.
@@ -175,7 +175,7 @@ func open(dir string, opts Options, rebuild func(done, total int)) (s *Store, er
 	if s.fast, err = newEncoder(zstd.SpeedFastest, opts.Workers); err != nil {
 		return s, err
 	}
-	if s.best, err = newEncoder(zstd.SpeedBetterCompression, opts.Workers); err != nil {
+	if s.best, err = newEncoder(zstd.SpeedBestCompression, opts.Workers); err != nil {
 		return s, err
 	}
 	if s.index, err = openIndex(filepath.Join(dir, "index"), opts.Logger); err != nil {
