@@ -5,5 +5,20 @@
 // narfs and prints; what the packages share is put together here and nowhere
 // else, for this is the only place where fs and daemon meet.
 //
-// Exit codes: 0 done, 1 failed, 2 the command line was wrong.
+// # Processes
+//
+// A command works on a process: standard files, working directory, environment.
+// Usually that is this operating-system process. But only one at a time can
+// have a store open, as its keeper; the others hand their command lines over to
+// it (package daemon/owner), and it does them with a process made of what they
+// sent. So commands take nothing from package os that belongs to the user: not
+// the standard files, the working directory or the environment, and they write
+// no files of the user's while they hold the store. A command does all of its
+// work inside of process.withStore, or nothing: it may be somebody else who
+// does it.
+//
+// A keeper stays until nobody has anything done by it. One that serves a mount
+// also tidies up the store when there is nothing else to do.
+//
+// Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 interrupted.
 package main

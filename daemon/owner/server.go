@@ -30,6 +30,7 @@ type Command struct {
 	// The client's descriptors; closed when the handler has returned.
 	Stdin, Stdout, Stderr *Stream
 	PID                   int // of the client; 0 if unknown
+	Lasts                 bool
 	Since                 time.Time
 }
 
@@ -213,7 +214,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, c *Command) erro
 		return err
 	}
 	s.mu.Lock()
-	c.Args, c.Dir, c.Env, c.PID = req.args, req.dir, req.env, who.PID
+	c.Args, c.Dir, c.Env, c.PID, c.Lasts = req.args, req.dir, req.env, who.PID, req.lasts
 	s.mu.Unlock()
 	if err := errors.Join(w.Bool(true), w.Flush()); err != nil {
 		return err
@@ -254,13 +255,13 @@ func (s *Server) do(ctx context.Context, conn *net.UnixConn, c *Command) (code i
 	return s.handle(ctx, c)
 }
 
-// Running returns the commands being done, the oldest first.
+// Running returns the commands being done, the oldest first, without their streams.
 func (s *Server) Running() []Command {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]Command, 0, len(s.running))
 	for _, c := range s.running {
-		all = append(all, Command{Args: c.Args, Dir: c.Dir, Env: c.Env, PID: c.PID, Since: c.Since})
+		all = append(all, Command{Args: c.Args, Dir: c.Dir, Env: c.Env, PID: c.PID, Lasts: c.Lasts, Since: c.Since})
 	}
 	return all
 }

@@ -7,15 +7,14 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-func newMan() *cobra.Command {
+func newMan(p *process) *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "man [COMMAND...]",
 		Short: "Print the manual page of narfs or of a command",
 		Example: "  narfs man | man -l -\n" +
 			"  narfs man --dir ~/.local/share/man/man1",
-		GroupID: groupPlumbing,
-		Args:    knownCommand,
+		Args: knownCommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			header := &doc.GenManHeader{Section: "1", Source: "narfs " + version(), Manual: "narfs"}
 			page, _, err := cmd.Root().Find(args)
@@ -24,8 +23,9 @@ func newMan() *cobra.Command {
 			}
 			page.DisableAutoGenTag = true
 			if dir == "" {
-				return doc.GenMan(page, header, cmd.OutOrStdout())
+				return doc.GenMan(page, header, p.stdout)
 			}
+			dir := p.abs(dir)
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
 			}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/internal/nix"
+)
+
+type copyOptions struct {
+	to, from                 string
+	all, withoutRefs, repair bool
+}
+
+func newCopy(p *process) *cobra.Command {
+	var o copyOptions
+	cmd := &cobra.Command{
+		Use:   "copy {--to DIR | --from DIR} PATH...",
+		Short: "Copy store paths to or from another store",
+		Long: "Copy store paths, and all that they refer to, to the store in another state directory, or from there; and print " +
+			"those that were not there yet. Both stores may be mounted.",
+		Example:           "  narfs copy --to /media/stick/narfs a4k2\n  narfs copy --from /media/stick/narfs --all",
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: p.completePaths,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case (o.to == "") == (o.from == ""):
+				return usagef("copy needs either --to or --from")
+			case (len(args) == 0) != o.all:
+				return usagef("copy needs either paths or --all")
+			}
+			return p.withStore(cmd.Context(), use{creates: o.from != ""}, func(ctx context.Context, s *store.Store) error {
+				m := p.meter("copy")
+				defer m.close()
+				if o.to != "" {
+					return p.copyTo(ctx, s, args, o, m)
+				}
+				return p.copyFrom(ctx, s, args, o, m)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.to, "to", "", "copy to the store in the state directory `DIR`, which is made if need be")
+	flags.StringVar(&o.from, "from", "", "copy from the store in the state directory `DIR`")
+	flags.BoolVar(&o.all, "all", false, "copy all valid paths")
+	flags.BoolVar(&o.withoutRefs, "no-recursive", false, "copy only the paths themselves; what they refer to must be there")
+	flags.BoolVar(&o.repair, "repair", false, "copy also the contents of paths that are there")
+	return cmd
+}
+
+// chosen returns the paths that a command is about.
+func (p *process) chosen(s *store.Store, args []string, all, closure bool) ([]nix.StorePath, error) {
+	if all {
+		var paths []nix.StorePath
+		err := s.Slots(func(sp nix.StorePath, _ uint32) bool { paths = append(paths, sp); return true })
+		return nix.SortPaths(paths), err
+	}
+	paths, err := p.storePaths(s, args)
+	if err == nil && closure {
+		paths, err = s.Closure(paths...)
+	}
+	return paths, err
+}
+
+func (p *process) copyTo(ctx context.Context, s *store.Store, args []string, o copyOptions, m *meter) error {
+	paths, err := p.chosen(s, args, o.all, !o.withoutRefs)
+	if err != nil {
+		return err
+	}
+	return p.withOther(ctx, o.to, use{creates: true}, func(ctx context.Context, other peer) error {
+		switch other := other.(type) {
+		case *storePeer:
+			return p.copyBetween(ctx, other.s, s, paths, o, m)
+		case *remotePeer:
+			missing, err := other.missing(ctx, paths)
+			if err != nil {
+				return err
+			}
+			if missing, err = s.Sorted(missing); err != nil {
+				return err
+			}
+			if err := m.expect(s, missing); err != nil {
+				return err
+			}
+			for _, sp := range missing {
+				info, err := s.PathInfo(sp)
+				if err != nil {
+					return err
+				}
+				m.at(sp.Name())
+				info.Ultimate = false
+				err = other.put(ctx, info, func(w io.Writer) error { return s.WriteNAR(ctx, sp, m.writer(w)) })
+				if err == nil {
+					err = p.copied(s.Dir(), info, m)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (p *process) copyFrom(ctx context.Context, s *store.Store, args []string, o copyOptions, m *meter) error {
+	return p.withOther(ctx, o.from, use{}, func(ctx context.Context, other peer) error {
+		switch other := other.(type) {
+		case *storePeer:
+			paths, err := p.chosen(other.s, args, o.all, !o.withoutRefs)
+			if err != nil {
+				return err
+			}
+			return p.copyBetween(ctx, s, other.s, paths, o, m)
+		case *remotePeer:
+			infos, err := other.infos(ctx, args, !o.withoutRefs)
+			if err != nil {
+				return err
+			}
+			if infos, err = missingFrom(s, infos); err != nil {
+				return err
+			}
+			for _, info := range infos {
+				m.at(info.Path.Name())
+				info.Ultimate = false
+				nar := other.nar(ctx, info.Path)
+				err := s.Import(ctx, info, m.reader(nar), store.ImportOptions{Holder: p.what()})
+				_ = nar.Close()
+				if err == nil {
+					err = p.copied(s.Dir(), info, m)
+				}
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// copied tells of a path that is valid now.
+func (p *process) copied(dir nix.StoreDir, info nix.PathInfo, m *meter) error {
+	m.finished()
+	_, err := fmt.Fprintln(m.beside(p.stdout), dir.Path(info.Path))
+	return err
+}
+
+// copyBetween copies between two stores that are open here.
+func (p *process) copyBetween(ctx context.Context, dst, src *store.Store, paths []nix.StorePath, o copyOptions, m *meter) error {
+	expected := paths
+	if !o.repair {
+		var err error
+		if expected, err = dst.Missing(paths); err != nil {
+			return err
+		}
+	}
+	if err := m.expect(src, expected); err != nil {
+		return err
+	}
+	var printErr error
+	err := store.Copy(ctx, dst, src, paths, store.CopyOptions{
+		Repair:   o.repair,
+		Start:    func(info nix.PathInfo) { m.at(info.Path.Name()) },
+		Progress: func(n int) { m.add(int64(n)) },
+		Done: func(info nix.PathInfo) {
+			if err := p.copied(dst.Dir(), info, m); err != nil {
+				printErr = err
+			}
+		},
+	})
+	return firstError(err, printErr)
+}
+
+// missingFrom returns those of some paths that a store does not have, each behind what it refers to.
+func missingFrom(s *store.Store, infos []nix.PathInfo) ([]nix.PathInfo, error) {
+	todo := map[nix.StorePath]nix.PathInfo{}
+	for _, info := range infos {
+		ok, err := s.IsValid(info.Path)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			todo[info.Path] = info
+		}
+	}
+	var sorted []nix.PathInfo
+	// A loop of references, which no store has, ends as well: who is on the way is out of todo.
+	var visit func(sp nix.StorePath)
+	visit = func(sp nix.StorePath) {
+		info, ok := todo[sp]
+		if !ok {
+			return
+		}
+		delete(todo, sp)
+		for _, ref := range info.References {
+			visit(ref)
+		}
+		sorted = append(sorted, info)
+	}
+	for _, sp := range slices.SortedFunc(maps.Keys(todo), nix.StorePath.Compare) {
+		visit(sp)
+	}
+	return sorted, nil
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/narfs/narfs/daemon/owner"
+	"github.com/narfs/narfs/daemon/store"
+)
+
+// keeper is this process as the owner of a state directory: it has the store open, serves mounts of it, and does the
+// commands of other processes.
+type keeper struct {
+	store   *store.Store
+	views   *views
+	server  *owner.Server // nil if it could not listen
+	tidying atomic.Bool   // somebody does
+}
+
+func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper, error) {
+	k := &keeper{store: s, views: newViews(s, p.logger())}
+	var err error
+	k.server, err = owner.Listen(ctx, s.StateDir(), k.do, owner.Options{Leaving: !u.lasts, Logger: p.logger()})
+	if err != nil {
+		// One command works all the same. A mount without it would lock all others out.
+		p.logger().InfoContext(ctx, "other commands cannot use this store meanwhile", "err", err)
+		if u.lasts {
+			return nil, errors.Join(err, k.close())
+		}
+	}
+	return k, nil
+}
+
+// do does a command of another process.
+func (k *keeper) do(ctx context.Context, c *owner.Command) int {
+	env := map[string]string{}
+	for _, pair := range c.Env {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	p := &process{
+		args: c.Args, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, dir: c.Dir,
+		getenv: func(name string) string { return env[name] },
+		keeper: k,
+	}
+	return p.run(ctx)
+}
+
+// leave ends the ownership when no other process has a command done here any more. Those who insist do not wait for that.
+func (k *keeper) leave(ctx context.Context, p *process) error {
+	var err error
+	if k.server != nil {
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			err = k.server.Drain(ctx)
+		}()
+		tell := time.NewTimer(time.Second)
+		defer tell.Stop()
+		for waiting := true; waiting; {
+			select {
+			case <-drained:
+				waiting = false
+			case <-p.again:
+				cancel()
+				<-drained
+				waiting = false
+			case <-tell.C:
+				k.tellRunning(p)
+			}
+		}
+	}
+	return errors.Join(err, k.close())
+}
+
+// tellRunning says what this process waits for.
+func (k *keeper) tellRunning(p *process) {
+	for _, c := range k.server.Running() {
+		p.remark("narfs: finishing what process %d began meanwhile: narfs %s\n", c.PID, strings.Join(c.Args, " "))
+	}
+}
+
+func (k *keeper) close() error {
+	k.views.close()
+	return k.store.Close()
+}
+
+// completeElsewhere has the owner answer a shell's question for completions, if there is an owner: by the time that a
+// completion finds it needs the store, cobra would print what it found without.
+func (p *process) completeElsewhere(ctx context.Context) (code int, done bool) {
+	if p.keeper != nil || len(p.args) == 0 || !strings.HasPrefix(p.args[0], "__complete") {
+		return 0, false
+	}
+	if slices.ContainsFunc(p.args, func(arg string) bool { return strings.HasPrefix(arg, "--state") }) {
+		return 0, false // flags are not parsed yet
+	}
+	dir, err := p.stateDir()
+	if err == nil && storeExists(dir) {
+		code, err = p.handOver(ctx, dir, use{})
+	}
+	return code, err == nil
+}
+
+// executable is this program, for starting it once more.
+func executable() (string, error) {
+	name, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return name, nil
+}

@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/fs"
+)
+
+type mountOptions struct {
+	hack                                            hackFlags
+	caseInsensitive, allowOther, hideListing, xattr bool
+	readOnly, background, ready                     bool
+	list                                            []string // -o, as given
+	compressAfter                                   time.Duration
+
+	// What only -o can say.
+	extra []string
+	owner *fs.Owner
+	debug bool
+}
+
+func newMount(p *process) *cobra.Command {
+	var o mountOptions
+	cmd := &cobra.Command{
+		Use:   "mount DIR",
+		Short: "Mount the store on a folder",
+		Long: "Mount the store on a folder, read-only, until it is unmounted (narfs umount DIR) or narfs is interrupted.\n\n" +
+			"Meanwhile other commands that need the store are done by this process, further mounts included, which may show " +
+			"it differently. When nothing else is to do, it compresses well what was compressed quickly on import, and gives " +
+			"back the space of deleted paths.\n\n" +
+			"The exact view shows all names as they are. The hacked view (--case-hack=on) is for systems that fold case and for " +
+			"trees that will be copied to one: of names that differ only in case all but one get a suffix, as Nix's " +
+			"use-case-hack would write them; they are still found under their own names.\n\n" +
+			"Options after -o, with commas between: allow_other, hide_listing, xattr, case_insensitive, case_hack=MODE, fold=RULE, " +
+			"compress_after=TIME, state=DIR, uid=N, gid=N, debug; those of mount(8) such as noexec; and those of the kernel's FUSE. " +
+			"As mount.fuse.narfs, a link to narfs in /sbin, it serves mount(8) and fstab:\n\n" +
+			"  /var/lib/narfs  /nix/store  fuse.narfs  allow_other  0 0",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.parseList(p); err != nil {
+				return err
+			}
+			dir := p.abs(args[0])
+			if o.background {
+				return p.mountInBackground(cmd.Context(), cmd.Flags(), o, dir)
+			}
+			mo, err := o.fs(p, dir)
+			if err != nil {
+				return err
+			}
+			return p.withStore(cmd.Context(), use{creates: true, lasts: true}, func(ctx context.Context, s *store.Store) error {
+				mo.Name = s.StateDir()
+				return p.mount(ctx, dir, mo, o)
+			})
+		},
+	}
+	o.hack.define(cmd, "rename what differs only in case")
+	cmd.Flags().Lookup("case-hack").DefValue = "off"
+	o.hack.mode = "off" // a FUSE volume shows all names, also where other volumes fold case
+	o.hack.defineFold(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&o.caseInsensitive, "case-insensitive", false, "find a name in any case, as a Mac does")
+	flags.BoolVar(&o.allowOther, "allow-other", false, "let other users in")
+	flags.BoolVar(&o.hideListing, "hide-listing", false, "refuse to list the store; who knows a path finds it")
+	flags.StringArrayVarP(&o.list, "options", "o", nil, "mount `OPTIONS`, with commas between")
+	flags.BoolVar(&o.readOnly, "read-only", true, "there is no other way")
+	_ = flags.MarkHidden("read-only")
+	flags.BoolVarP(&o.background, "background", "b", false, "return as soon as the store is mounted")
+	flags.DurationVar(&o.compressAfter, "compress-after", time.Minute, "compress well what was compressed quickly when there was nothing to do for so `long`; 0 for never")
+	flags.BoolVar(&o.ready, "ready", false, "say when the store is mounted")
+	_ = flags.MarkHidden("ready") // for --background
+	return cmd
+}
+
+// parseList takes -o apart.
+func (o *mountOptions) parseList(p *process) error {
+	if !o.readOnly {
+		return usagef("a store is mounted read-only: narfs add and narfs import change it")
+	}
+	for _, list := range o.list {
+		for option := range strings.SplitSeq(list, ",") {
+			if err := o.parseOption(p, option); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *mountOptions) parseOption(p *process, option string) (err error) {
+	name, value, _ := strings.Cut(option, "=")
+	switch name {
+	case "", "ro", "rw", "suid", "nosuid", "dev", "nodev", "defaults", "auto", "noauto", "user", "users", "nouser", "owner", "group",
+		"nofail", "_netdev", "comment", "default_permissions", "subtype", "async", "exec":
+		// What mount(8) says to others, or what is so in any case.
+	case "allow_other":
+		o.allowOther = true
+	case "hide_listing":
+		o.hideListing = true
+	case "xattr":
+		o.xattr = true
+	case "case_insensitive":
+		o.caseInsensitive = true
+	case "case_hack":
+		o.hack.mode = value
+	case "fold":
+		o.hack.fold = value
+	case "state":
+		p.state = value
+	case "debug":
+		o.debug, p.verbose = true, true
+	case "compress_after":
+		o.compressAfter, err = time.ParseDuration(value)
+	case "uid", "gid":
+		err = o.parseOwner(name, value)
+	default:
+		if !strings.HasPrefix(name, "x-") && !strings.HasPrefix(name, "X-") {
+			o.extra = append(o.extra, option)
+		}
+	}
+	if err != nil {
+		return usagef("-o %s: %w", option, err)
+	}
+	return nil
+}
+
+func (o *mountOptions) parseOwner(name, value string) error {
+	id, err := strconv.ParseUint(value, 10, 32)
+	if err != nil {
+		return err
+	}
+	if o.owner == nil {
+		o.owner = &fs.Owner{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	}
+	if name == "uid" {
+		o.owner.UID = uint32(id)
+	} else {
+		o.owner.GID = uint32(id)
+	}
+	return nil
+}
+
+// fs returns the options as package fs has them.
+func (o *mountOptions) fs(p *process, dir string) (fs.Options, error) {
+	mo := fs.Options{
+		CaseInsensitive: o.caseInsensitive, AllowOther: o.allowOther, HideListing: o.hideListing, XAttr: o.xattr,
+		Owner: o.owner, Extra: o.extra, Debug: o.debug, Logger: p.logger(),
+	}
+	var err error
+	if mo.Rule, err = o.hack.rule(); err != nil {
+		return mo, err
+	}
+	// The folder that the mount will lie in tells what the host is like. The mount point itself may be a dead mount.
+	mo.CaseHack, err = o.hack.on(filepath.Dir(dir))
+	return mo, err
+}
+
+// unmountTime is how long the end of a mount waits for those who use it.
+const unmountTime = 5 * time.Second
+
+// mount mounts the store until that is unmounted or ctx ends.
+func (p *process) mount(ctx context.Context, dir string, mo fs.Options, o mountOptions) error {
+	k := p.keeper
+	m, err := k.views.mount(ctx, dir, mo)
+	if err != nil {
+		if hintFor(err) == "" {
+			err = hint(err, "narfs doctor tells what is missing for mounting")
+		}
+		return err
+	}
+	defer k.views.unmounted(m)
+	if o.compressAfter > 0 {
+		defer k.tidyWhenIdle(ctx, o.compressAfter, p.logger())()
+	}
+	switch {
+	case o.ready:
+		if _, err := fmt.Fprintln(p.stdout, readyWord); err != nil {
+			return errors.Join(err, m.Unmount(context.WithoutCancel(ctx)))
+		}
+	case isTerminal(p.stderr):
+		p.remark("narfs: %s is mounted on %s; Ctrl-C or narfs umount ends that\n", k.store.StateDir(), m.Dir())
+	}
+	select {
+	case <-m.Done():
+		return nil
+	case <-ctx.Done():
+	}
+	return p.unmount(context.WithoutCancel(ctx), m)
+}
+
+// unmount ends a mount of this process.
+func (p *process) unmount(ctx context.Context, m *fs.Mount) error {
+	ctx, cancel := context.WithTimeout(ctx, unmountTime)
+	defer cancel()
+	if p.again != nil {
+		go func() {
+			select {
+			case <-p.again:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	err := m.Unmount(ctx)
+	if errors.Is(err, fs.ErrBusy) {
+		p.remark("narfs: %s was in use; who still uses it meets errors from now on\n", m.Dir())
+		return nil
+	}
+	return err
+}
+
+const readyWord = "ready"
+
+// mountInBackground starts a process of its own that mounts, and returns when that has mounted or failed.
+func (p *process) mountInBackground(ctx context.Context, flags *pflag.FlagSet, o mountOptions, dir string) error {
+	state, err := p.stateDir()
+	if err != nil {
+		return err
+	}
+	self, err := executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(state, 0o755); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(state, "mount.log"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close() //nolint:errcheck // the other process writes it
+	begin, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	args := []string{"mount", "--ready", "--state=" + state}
+	flags.Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "background", "state":
+		case "options":
+			for _, list := range o.list {
+				args = append(args, "--options="+list)
+			}
+		default:
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, append(args, "--", dir)...)
+	cmd.Dir = "/" // it must not keep another file system from being unmounted
+	cmd.Stderr = log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	word, err := io.ReadAll(io.LimitReader(ready, int64(len(readyWord))))
+	if err == nil && string(word) == readyWord {
+		return cmd.Process.Release()
+	}
+	err = cmd.Wait()
+	said, rerr := io.ReadAll(io.NewSectionReader(log, begin, 64<<10))
+	if rerr == nil {
+		p.say("%s", said)
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() > 0 {
+		return &exitError{exit.ExitCode()}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("mount %s: the process in the background ended: %w", dir, err)
+}

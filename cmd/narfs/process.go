@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// process is what one command line has to do with: its standard files, its place in the file system and its environment,
+// be they this process's own or those of another one that has handed its command line over.
+type process struct {
+	args           []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	dir            string // where relative paths begin
+	getenv         func(string) string
+	again          <-chan struct{} // closed when the user insists on the end; nil never is
+
+	keeper *keeper // the open store; nil until a command needs it
+
+	// Flags of all commands.
+	state, storeDir              string
+	quiet, showProgress, verbose bool
+}
+
+func newProcess(args []string, stdin io.Reader, stdout, stderr io.Writer) *process {
+	if args == nil {
+		args = []string{} // cobra takes nil for the arguments of this process
+	}
+	p := &process{args: args, stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv}
+	if dir, err := os.Getwd(); err == nil {
+		p.dir = dir
+	}
+	return p
+}
+
+// abs returns the path that a relative one means to the user.
+func (p *process) abs(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(p.dir, path)
+}
+
+// logger returns what the packages of narfs talk to.
+func (p *process) logger() *slog.Logger {
+	level := slog.LevelWarn
+	switch {
+	case p.verbose:
+		level = slog.LevelDebug
+	case p.quiet:
+		level = slog.LevelError
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{} // who reads a log of the past has its time from elsewhere
+			}
+			return a
+		},
+	}))
+}
+
+// remark tells something that is not the result, unless nobody wants to know.
+func (p *process) remark(format string, args ...any) {
+	if !p.quiet {
+		p.say(format, args...)
+	}
+}
+
+// interruption says why a context ended.
+func interruption(ctx context.Context) error {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !isHangup(cause) {
+		return cause
+	}
+	return errInterrupted
+}
+
+func isBrokenPipe(err error) bool { return errors.Is(err, syscall.EPIPE) }
