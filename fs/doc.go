@@ -25,7 +25,7 @@
 // Below a store path nothing ever changes, and slots are not used twice, so the kernel may keep entries, absences,
 // attributes, links, listings and pages for ever. The root is the only directory that changes: [Mount.Added] and
 // [Mount.Removed] make the kernel forget what it remembers about one name, and the listing. They are called after
-// the Source answers differently; package-internally it is the order of the two notifies that makes the law hold.
+// the Source answers differently; inside, the order of the two notifies makes the law hold (see notifier).
 // Whatever is not certain to reach the kernel this way (other spellings of a name in the root, when case is folded)
 // may be kept for one second only.
 //
@@ -42,16 +42,18 @@
 // # Data
 //
 // A READ of less than 64 KiB is answered with the memory of the decoded frame itself, and the rest of the frame then
-// goes into the page cache by NOTIFY_STORE, so that random reads decode each frame once. Bigger READs are
-// sequential; the [Object] decodes into the answer. An error is never a short answer: the kernel would take that
-// for the end of the file.
+// goes into the page cache by NOTIFY_STORE, so that random reads decode each frame once. With a [FrameObject] that
+// includes the frame's other files, as far as the kernel knows them: who has listed a directory and reads its small
+// files asks for one or two of each frame. Bigger READs are sequential; the [Object] decodes into the answer. An error
+// is never a short answer: the kernel would take that for the end of the file.
 //
 // # When a mount hangs
 //
 // A process that waits for a FUSE server cannot be killed. First see who waits: the process in state D whose
 // /proc/PID/stack ends in request_wait_answer. Then the server: Stats().InFlight above 0 means that it is working on
 // the request; SIGQUIT prints where. The usual causes, in this order: a method of the Source waits for a lock whose
-// holder waits for [Mount.Sync] or [Mount.Unmount]; the server process, or one that it waits for, uses its own mount;
+// holder waits for [Mount.Sync] or [Mount.Unmount]; the server process, or one that it waits for, uses its own mount
+// (starting a program that lies there is using it);
 // the Source's disk hangs. To get out: as root,
 //
 //	mount -t fusectl none /sys/fs/fuse/connections

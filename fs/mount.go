@@ -37,8 +37,8 @@ var ErrBusy = errors.New("still in use")
 // New mounts src at dir, an existing directory, and serves it until it is unmounted. A dead FUSE mount in that
 // place is cleared away; any other makes it fail with [ErrMounted]. ctx bounds the mounting only.
 //
-// This process must not use files below dir itself while it could be the one to answer (the os package is safe
-// enough for tests), and the processes that it waits for must not either.
+// This process must not use files below dir itself, nor start programs there, nor wait for a process that does while
+// it holds what a request needs: it could wait for its own answer. (Tests do read through the os package.)
 func New(ctx context.Context, src Source, dir string, o Options) (*Mount, error) {
 	o = o.withDefaults()
 	if err := o.check(); err != nil {
@@ -196,9 +196,10 @@ func pauses() []time.Duration {
 	return []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond}
 }
 
-// Unmount takes the mount out of the tree, even if it is in use, and waits until its last user is gone. If ctx ends
-// before that the error is [ErrBusy]: the mount is gone from the tree, and the process that serves it may end or go
-// on serving those who still use it. Unmounting twice is fine.
+// Unmount takes the mount out of the tree, even if it is in use, and waits until its last user is gone: a process, or
+// another mount namespace that was copied from this one. If ctx ends before that the error is [ErrBusy]: the mount is
+// gone from the tree, and the process that serves it may end or go on serving those who still use it. Unmounting
+// twice is fine.
 func (m *Mount) Unmount(ctx context.Context) error {
 	m.unmounting.Lock()
 	defer m.unmounting.Unlock()

@@ -30,7 +30,8 @@ func mount(t *testing.T, src fs.Source, o fs.Options) *fs.Mount {
 		t.Fatalf("fs.New: %v", err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) //nolint:usetesting // the test's has ended
+		// Long, because somebody else's new mount namespace holds the mount while it lasts.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute) //nolint:usetesting // the test's has ended
 		defer cancel()
 		if err := m.Unmount(ctx); err != nil {
 			t.Errorf("Unmount: %v", err)

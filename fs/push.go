@@ -22,6 +22,7 @@ type pushJob struct {
 	start    int64 // offset of data in the file
 	from, to int64 // the part of data that the kernel has
 	release  func()
+	o        *object // of the file, if the others in its frame are to be pushed too
 }
 
 // pusher puts what one READ left of a decoded frame into the page cache, one frame after the other on its own
@@ -36,6 +37,8 @@ type pusher struct {
 	closed  bool                 // guarded by mu
 	waiting map[pushKey]struct{} // guarded by mu: what is in jobs, lest many readers of one frame push it often
 	jobs    chan pushJob         // sent to with mu held
+
+	others others // of run alone
 }
 
 type pushKey struct {
@@ -55,7 +58,7 @@ func newPusher(conn kernel, c *counts, log *slog.Logger) *pusher {
 // offer takes a job over. It never blocks; false means that the caller keeps the job.
 func (p *pusher) offer(j pushJob) bool {
 	left, right := j.rest()
-	if len(left.data)+len(right.data) == 0 {
+	if len(left.data)+len(right.data) == 0 && j.o == nil {
 		return false
 	}
 	key := pushKey{j.node, j.start}
@@ -103,15 +106,22 @@ func (p *pusher) push(j pushJob, drop bool) {
 		return
 	}
 	left, right := j.rest()
-	for _, r := range []run{right, left} { // what comes after is wanted sooner
-		if len(r.data) == 0 {
-			continue
-		}
-		if st := p.conn.InodeNotifyStoreCache(j.node, r.off, r.data); st != fuse.OK {
-			return // the kernel forgot the file, or the mount is gone
-		}
-		p.counts.pushed.Add(int64(len(r.data)))
+	// What comes after is wanted sooner. If the kernel has forgotten the file, so be it.
+	if p.store(j.node, right) && p.store(j.node, left) && j.o != nil {
+		p.pushOthers(&j)
 	}
+}
+
+// store gives some bytes of a file to the kernel, and says whether it wanted them.
+func (p *pusher) store(node uint64, r run) bool {
+	if len(r.data) == 0 {
+		return true
+	}
+	if st := p.conn.InodeNotifyStoreCache(node, r.off, r.data); st != fuse.OK {
+		return false
+	}
+	p.counts.pushed.Add(int64(len(r.data)))
+	return true
 }
 
 // run is some bytes at an offset of a file.

@@ -15,6 +15,9 @@ import (
 // kernel asks for single pages when a program reads here and there, and a frame would be decoded for each.
 const wholeFrames = 64 << 10
 
+// smallFile is up to which size a file is taken for one of several in its frame.
+const smallFile = 64 << 10
+
 // Open gives out no handles: everything is found by node id. ENOSYS tells a kernel that knows no-open never to ask
 // again.
 func (s *server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
@@ -83,13 +86,15 @@ func (s *server) readSpan(o *object, i uint32, off int64, n int) (fuse.ReadResul
 		return nil, nil //nolint:nilnil // says what it means, see above
 	}
 	from := off - start
+	size := o.view.tree.Size(i)
+	rest := pushJob{node: nodeID(o.slot, i), size: size, data: data, start: start, from: from, to: from + int64(n), release: release}
+	if size <= smallFile {
+		rest.o = o
+	}
 	return &spanResult{
 		part: [1][]byte{data[from : from+int64(n)]},
 		push: s.push,
-		rest: pushJob{
-			node: nodeID(o.slot, i), size: o.view.tree.Size(i),
-			data: data, start: start, from: from, to: from + int64(n), release: release,
-		},
+		rest: rest,
 	}, nil
 }
 

@@ -32,7 +32,7 @@ type Usage struct {
 
 // Object is the content of one store path. It is immutable, and its methods may be called concurrently.
 //
-// An Object may also be an [XAttrObject].
+// An Object may also be a [FrameObject] and an [XAttrObject].
 type Object interface {
 	// Tree returns the entries; every call returns the same ones.
 	Tree() (*nar.Tree, error)
@@ -43,6 +43,23 @@ type Object interface {
 	// is until release is called, which happens exactly once and possibly much later on another goroutine; Span
 	// must not wait for the release of other spans.
 	Span(node uint32, off int64) (data []byte, start int64, release func(), err error)
+}
+
+// FrameObject is an Object whose frames hold several files, and that can say which. Whoever reads one small file
+// in a directory mostly reads the next one, too: with it, the mount gives the kernel all of a frame's files when one
+// of them is read.
+type FrameObject interface {
+	// Frame calls yield for the other regular files of which the frame in which Span(node, off) stands has something:
+	// first those that follow in NAR order, then those before, backwards. The data of a piece need stay as it is only
+	// until yield returns. When that is false, Frame returns.
+	Frame(node uint32, off int64, yield func(Piece) bool) error
+}
+
+// Piece is a run of bytes of a regular file.
+type Piece struct {
+	Node uint32
+	Off  int64 // of Data in the file
+	Data []byte
 }
 
 // Top is what there is to know of the top node of a store path without its Tree.

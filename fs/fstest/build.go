@@ -76,12 +76,13 @@ func New(top Node) *Object {
 	if err != nil {
 		panic(fmt.Sprintf("fstest: %v", err))
 	}
-	o := &Object{tree: t, contents: map[uint32][]byte{}}
-	k := 0
+	o := &Object{tree: t, contents: map[uint32][]byte{}, start: map[uint32]int64{}}
 	for i := range t.All() {
 		if t.Type(i) == nar.TypeRegular {
-			o.contents[i] = b.files[k]
-			k++
+			content := b.files[len(o.files)]
+			o.files = append(o.files, i)
+			o.contents[i], o.start[i] = content, o.total
+			o.total += int64(len(content))
 		}
 	}
 	return o

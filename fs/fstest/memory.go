@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	iofs "io/fs"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -36,11 +37,15 @@ func NewMemory() *Memory {
 	return &Memory{names: map[string]uint32{}, bySlot: map[uint32]*Object{}}
 }
 
-// Object is one store path in memory.
+// Object is one store path in memory. Its frames are runs of FrameSize bytes of its files in NAR order.
 type Object struct {
 	tree     *nar.Tree
 	contents map[uint32][]byte
 	memory   *Memory
+
+	files []uint32         // regular files in NAR order
+	start map[uint32]int64 // where each begins in all content
+	total int64            // of all content
 
 	// Attrs are the extended attributes of the top node.
 	Attrs []fs.XAttr
@@ -50,6 +55,7 @@ type Object struct {
 
 var (
 	_ fs.Object      = (*Object)(nil)
+	_ fs.FrameObject = (*Object)(nil)
 	_ fs.XAttrObject = (*Object)(nil)
 )
 
@@ -138,23 +144,59 @@ func (o *Object) ReadAt(node uint32, p []byte, off int64) (int, error) {
 	return bytes.NewReader(o.contents[node]).ReadAt(p, off)
 }
 
-// Span implements fs.Object. Every span is a copy of its own that becomes garbage when it is released.
+// Span implements fs.Object. Every span is a copy of its own that is overwritten when it is released.
 func (o *Object) Span(node uint32, off int64) (data []byte, start int64, release func(), err error) {
 	if err := o.Fail.Load(); err != nil {
 		return nil, 0, nil, *err
 	}
-	frame := o.memory.FrameSize
-	if frame == 0 {
-		frame = 128 << 10
-	}
-	all := o.contents[node]
-	start = off / frame * frame
-	data = bytes.Clone(all[start:min(start+frame, int64(len(all)))])
+	lo, hi := o.frame(node, off)
+	p := o.piece(node, lo, hi)
 	o.memory.Spans.Add(1)
-	return data, start, func() {
-		clear(data) // whoever still uses it will notice
+	return p.Data, p.Off, func() {
+		clear(p.Data) // whoever still uses it will notice
 		o.memory.Spans.Add(-1)
 	}, nil
+}
+
+// Frame implements fs.FrameObject.
+func (o *Object) Frame(node uint32, off int64, yield func(fs.Piece) bool) error {
+	if err := o.Fail.Load(); err != nil {
+		return *err
+	}
+	lo, hi := o.frame(node, off)
+	here := slices.Index(o.files, node)
+	for _, step := range []int{1, -1} {
+		for i := here + step; i >= 0 && i < len(o.files); i += step {
+			p := o.piece(o.files[i], lo, hi)
+			if len(p.Data) == 0 {
+				continue
+			}
+			more := yield(p)
+			clear(p.Data) // whoever still uses it will notice
+			if !more {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// frame returns where the frame around a byte begins and ends in all content.
+func (o *Object) frame(node uint32, off int64) (lo, hi int64) {
+	size := o.memory.FrameSize
+	if size == 0 {
+		size = 128 << 10
+	}
+	lo = (o.start[node] + off) / size * size
+	return lo, min(lo+size, o.total)
+}
+
+// piece copies what a file has between two places in all content.
+func (o *Object) piece(node uint32, lo, hi int64) fs.Piece {
+	content, start := o.contents[node], o.start[node]
+	from := min(max(lo-start, 0), int64(len(content)))
+	to := max(from, min(hi-start, int64(len(content))))
+	return fs.Piece{Node: node, Off: from, Data: bytes.Clone(content[from:to])}
 }
 
 // XAttrs implements fs.XAttrObject.

@@ -137,4 +137,32 @@ func checkFile(t *testing.T, o fs.Object, node uint32, name string, want []byte)
 	for _, release := range held {
 		release()
 	}
+	if frames, ok := o.(fs.FrameObject); ok {
+		checkFrame(t, o, frames, node, name, want)
+	}
+}
+
+// checkFrame compares what else is in the frame around the middle of a file with what ReadAt says.
+func checkFrame(t *testing.T, o fs.Object, frames fs.FrameObject, node uint32, name string, want []byte) {
+	t.Helper()
+	if len(want) == 0 {
+		return
+	}
+	middle := int64(len(want) / 2)
+	pieces := 0
+	err := frames.Frame(node, middle, func(p fs.Piece) bool {
+		pieces++
+		content := make([]byte, len(p.Data))
+		if n, err := o.ReadAt(p.Node, content, p.Off); n != len(content) || n == 0 || p.Node == node || !bytes.Equal(content, p.Data) {
+			t.Errorf("Frame(%s, %d) yields wrong bytes for node %d at %d (%v)", name, middle, p.Node, p.Off, err)
+		}
+		return true
+	})
+	if err != nil {
+		t.Errorf("Frame(%s, %d) = %v", name, middle, err)
+	}
+	calls := 0
+	if err := frames.Frame(node, middle, func(fs.Piece) bool { calls++; return false }); err != nil || calls != min(pieces, 1) {
+		t.Errorf("Frame(%s, %d) goes on after false: %d calls, %v", name, middle, calls, err)
+	}
 }
