@@ -15,20 +15,20 @@ import (
 	"github.com/narfs/narfs/internal/nix"
 )
 
-func path(t testing.TB, c string) nix.StorePath {
-	t.Helper()
+func path(tb testing.TB, c string) nix.StorePath {
+	tb.Helper()
 	p, err := nix.ParseBaseName(strings.Repeat(c, 32) + "-x")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return p
 }
 
-func mustLock(t testing.TB, table *lock.Table, p nix.StorePath, holder string) *lock.Held {
-	t.Helper()
-	h, err := table.Lock(t.Context(), p, holder)
+func mustLock(tb testing.TB, table *lock.Table, p nix.StorePath, holder string) *lock.Held {
+	tb.Helper()
+	h, err := table.Lock(tb.Context(), p, holder)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return h
 }

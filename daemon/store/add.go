@@ -73,23 +73,23 @@ func (s *Store) Add(ctx context.Context, r io.Reader, opts AddOptions) (nix.Path
 		return nix.PathInfo{}, err
 	}
 	var st *cas.Staged
-	var hash nix.Hash
+	var digest nix.Hash
 	if opts.Method == nix.MethodNAR {
 		h := newNarHash(opts.Algo)
 		st, err = s.ingest(ctx, r, h.tap(), opts.Repair)
-		hash = h.sum(st, err)
+		digest = h.sum(st, err)
 	} else {
 		var sp *spooled
 		if sp, err = s.spool(r); err != nil {
 			return nix.PathInfo{}, fmt.Errorf("add %s: %w", opts.Name, err)
 		}
 		defer func() { _ = sp.Close() }()
-		st, hash, err = s.ingestFile(ctx, sp, sp.size, false, opts.Algo, opts.Repair)
+		st, digest, err = s.ingestFile(ctx, sp, sp.size, false, opts.Algo, opts.Repair)
 	}
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add %s: %w", opts.Name, err)
 	}
-	return s.added(ctx, st, hash, opts)
+	return s.added(ctx, st, digest, opts)
 }
 
 // AddTree adds the file, link or directory at a path of the file system, which it does not follow. For another method than
@@ -107,28 +107,28 @@ func (s *Store) AddTree(ctx context.Context, path string, opts AddOptions) (nix.
 		return nix.PathInfo{}, err
 	}
 	var st *cas.Staged
-	var hash nix.Hash
+	var digest nix.Hash
 	if opts.Method == nix.MethodNAR {
 		h := newNarHash(opts.Algo)
 		st, err = s.ingestFrom(ctx, h.tap(), opts.Repair, func(w io.Writer) error {
 			return nar.Dump(&countingWriter{w, opts.Progress}, path, nar.DumpOptions{CaseHack: opts.CaseHack})
 		})
-		hash = h.sum(st, err)
+		digest = h.sum(st, err)
 	} else {
-		st, hash, err = s.ingestPath(ctx, path, opts.Algo, opts.Repair)
+		st, digest, err = s.ingestPath(ctx, path, opts.Algo, opts.Repair)
 	}
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add %s: %w", path, err)
 	}
-	return s.added(ctx, st, hash, opts)
+	return s.added(ctx, st, digest, opts)
 }
 
 // added makes what was staged valid, unless it is already.
-func (s *Store) added(ctx context.Context, st *cas.Staged, hash nix.Hash, opts AddOptions) (nix.PathInfo, error) {
+func (s *Store) added(ctx context.Context, st *cas.Staged, digest nix.Hash, opts AddOptions) (nix.PathInfo, error) {
 	defer st.Discard()
 	info := nix.PathInfo{
 		NarHash: nix.NewSHA256(st.Info().NarHash), NarSize: uint64(st.Info().NarSize),
-		References: opts.References, CA: nix.ContentAddress{Method: opts.Method, Hash: hash},
+		References: opts.References, CA: nix.ContentAddress{Method: opts.Method, Hash: digest},
 		RegistrationTime: s.opts.Now().Unix(),
 	}
 	var err error

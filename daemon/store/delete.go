@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/narfs/narfs/daemon/db"
 	"github.com/narfs/narfs/daemon/lock"
@@ -22,8 +23,7 @@ const deleteGroup = 256
 func (s *Store) Delete(ctx context.Context, paths ...nix.StorePath) error {
 	paths = nix.SortPaths(paths)
 	held, err := s.locks.TryLockAll(paths, "delete")
-	var other *lock.HeldError
-	if errors.As(err, &other) {
+	if other, ok := errors.AsType[*lock.HeldError](err); ok {
 		return &InUseError{Path: s.print(other.Path), By: []string{other.Holder}}
 	}
 	if err != nil {
@@ -82,8 +82,8 @@ func (s *Store) planDelete(paths []nix.StorePath) ([]db.Record, error) {
 		return nil, err
 	}
 	order := make([]db.Record, 0, len(sorted))
-	for i := len(sorted) - 1; i >= 0; i-- {
-		order = append(order, records[sorted[i]])
+	for _, p := range slices.Backward(sorted) {
+		order = append(order, records[p])
 	}
 	return order, nil
 }

@@ -19,7 +19,7 @@ type NotValidError struct {
 func (e *NotValidError) Error() string { return fmt.Sprintf("path '%s' is not valid", e.Path) }
 
 // Is makes errors.Is find ErrNotValid.
-func (e *NotValidError) Is(target error) bool { return target == ErrNotValid } //nolint:errorlint // this is what errors.Is asks
+func (*NotValidError) Is(target error) bool { return target == ErrNotValid }
 
 // MismatchError says that a NAR is not what its path info says.
 type MismatchError struct {

@@ -152,9 +152,8 @@ func TestImportReadsOne(t *testing.T) {
 		t.Errorf("Import of rubbish for a valid path = %v; want *nar.FormatError", err)
 	}
 	// What repairs must be the same.
-	var mismatch *store.MismatchError
 	err := s.Import(t.Context(), info, bytes.NewReader(makeNAR(t, seeded(1))), store.ImportOptions{Repair: true})
-	if !errors.As(err, &mismatch) {
+	if _, ok := errors.AsType[*store.MismatchError](err); !ok {
 		t.Errorf("repair with other contents = %v; want *MismatchError", err)
 	}
 	mustHave(t, s, info, archive)
@@ -200,8 +199,8 @@ func TestSelfReference(t *testing.T) {
 		mustHave(t, to, info, archive)
 		wrong := info
 		wrong.CA.Hash = info.NarHash
-		var mismatch *store.MismatchError
-		if err := from.Import(t.Context(), wrong, bytes.NewReader(archive), store.ImportOptions{}); !errors.As(err, &mismatch) || mismatch.What != "ca hash" {
+		err := from.Import(t.Context(), wrong, bytes.NewReader(archive), store.ImportOptions{})
+		if mismatch, ok := errors.AsType[*store.MismatchError](err); !ok || mismatch.What != "ca hash" {
 			t.Errorf("Import with the hash of the NAR as it is = %v; want a ca hash mismatch", err)
 		}
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/narfs/narfs/daemon/db"
 	"github.com/narfs/narfs/internal/nix"
@@ -118,10 +119,8 @@ func (s *Store) Referrers(p nix.StorePath) ([]nix.StorePath, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, ref := range r.Info.References {
-		if ref == p {
-			return nix.SortPaths(append(refs, p)), nil
-		}
+	if slices.Contains(r.Info.References, p) {
+		refs = nix.SortPaths(append(refs, p))
 	}
 	return refs, nil
 }

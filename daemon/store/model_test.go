@@ -70,7 +70,7 @@ func (m *model) close(rt *rapid.T) {
 }
 
 // draw draws one of the paths for which ok is true; there is none if it is below 0.
-func (m *model) draw(rt *rapid.T, ok func(int) bool) int {
+func (*model) draw(rt *rapid.T, ok func(int) bool) int {
 	var ns []int
 	for n := range modelPaths {
 		if ok(n) {
@@ -188,14 +188,14 @@ func (m *model) Delete(rt *rapid.T) {
 		}
 	}
 	err := m.s.Delete(m.t.Context(), paths...)
-	var inUse *store.InUseError
+	_, inUse := errors.AsType[*store.InUseError](err)
 	switch {
 	case absent:
 		if !errors.Is(err, store.ErrNotValid) {
 			rt.Fatalf("Delete(%v) = %v; want ErrNotValid", ns, err)
 		}
 	case used:
-		if !errors.As(err, &inUse) {
+		if !inUse {
 			rt.Fatalf("Delete(%v) = %v; want *InUseError", ns, err)
 		}
 	case err != nil:
@@ -319,8 +319,8 @@ func (m *model) Check(rt *rapid.T) {
 	if diff := cmp.Diff(want, m.seen); diff != "" {
 		rt.Fatalf("what the watcher knows, -want +got:\n%s", diff)
 	}
-	if paths, bytes, err := m.s.Totals(); int(paths) != len(m.valid) || bytes != bytesWant || err != nil {
-		rt.Fatalf("Totals = %d, %d, %v; want %d, %d", paths, bytes, err, len(m.valid), bytesWant)
+	if paths, size, err := m.s.Totals(); int(paths) != len(m.valid) || size != bytesWant || err != nil {
+		rt.Fatalf("Totals = %d, %d, %v; want %d, %d", paths, size, err, len(m.valid), bytesWant)
 	}
 	for _, h := range m.handles {
 		content, err := h.o.Content()

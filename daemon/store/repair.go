@@ -99,7 +99,7 @@ func (rp *repair) mend(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := rp.s.mend(*p.record); err != nil {
+		if err := rp.s.mend(ctx, *p.record); err != nil {
 			rp.report(Repaired{Problem: p, Action: ActionNone, RepairErr: err})
 			continue
 		}
@@ -109,7 +109,7 @@ func (rp *repair) mend(ctx context.Context) error {
 }
 
 // mend mends a record that follows from others, if it is still wrong.
-func (s *Store) mend(p db.Problem) error {
+func (s *Store) mend(ctx context.Context, p db.Problem) error {
 	s.removal.Lock()
 	defer s.removal.Unlock()
 	still, err := s.db.Recheck(p)
@@ -129,7 +129,7 @@ func (s *Store) mend(p db.Problem) error {
 	default:
 		return errors.New("it does not follow from others")
 	}
-	err = s.content.Commit(context.Background(), &b)
+	err = s.content.Commit(context.WithoutCancel(ctx), &b)
 	release(err)
 	if err == nil {
 		s.watches.tell(events)

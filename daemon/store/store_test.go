@@ -137,9 +137,9 @@ func TestQueries(t *testing.T) {
 		if _, _, err := s.BySlot(99); !errors.Is(err, store.ErrNotValid) {
 			t.Errorf("BySlot(99) = %v; want ErrNotValid", err)
 		}
-		paths, bytes, err := s.Totals()
-		if want := int64(3*infos[0].NarSize + infos[2].NarSize); paths != 4 || bytes != want || err != nil {
-			t.Errorf("Totals = %d, %d, %v; want 4, %d", paths, bytes, err, want)
+		paths, size, err := s.Totals()
+		if want := int64(3*infos[0].NarSize + infos[2].NarSize); paths != 4 || size != want || err != nil {
+			t.Errorf("Totals = %d, %d, %v; want 4, %d", paths, size, err, want)
 		}
 		st, err := s.Stats()
 		if err != nil || st.Paths != 4 || st.Objects != 2 {

@@ -160,8 +160,7 @@ func readExport(src *wire.Reader, dir nix.StoreDir, contents func() error, path 
 			return errors.New("input doesn't look like something created by 'nix-store --export'")
 		}
 		if err := contents(); err != nil {
-			var format *nar.FormatError
-			if errors.As(err, &format) {
+			if _, ok := errors.AsType[*nar.FormatError](err); ok {
 				return fmt.Errorf("Nix archive cannot be imported: %w", err) //nolint:staticcheck // a name
 			}
 			return truncated(err)

@@ -241,16 +241,16 @@ func TestCopy(t *testing.T) {
 	if err := store.Copy(t.Context(), to, from, []nix.StorePath{ca.Path}, store.CopyOptions{}); !errors.Is(err, store.ErrNotValid) {
 		t.Errorf("Copy without references = %v; want ErrNotValid", err)
 	}
-	bytes, started, done := 0, 0, 0
-	o := store.CopyOptions{Start: func(nix.PathInfo) { started++ }, Progress: func(n int) { bytes += n }, Done: func(nix.PathInfo) { done++ }}
+	copied, started, done := 0, 0, 0
+	o := store.CopyOptions{Start: func(nix.PathInfo) { started++ }, Progress: func(n int) { copied += n }, Done: func(nix.PathInfo) { done++ }}
 	for range 2 {
 		if err := store.Copy(t.Context(), to, from, all, o); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_, size, err := from.Totals()
-	if err != nil || int64(bytes) != size || started != len(all) || done != len(all) {
-		t.Errorf("Copy told of %d bytes, %d starts, %d ends (%v); want %d, %d, %d", bytes, started, done, err, size, len(all), len(all))
+	if err != nil || int64(copied) != size || started != len(all) || done != len(all) {
+		t.Errorf("Copy told of %d bytes, %d starts, %d ends (%v); want %d, %d, %d", copied, started, done, err, size, len(all), len(all))
 	}
 	for i, want := range infos {
 		if want.Path == last.Path {

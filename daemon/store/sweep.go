@@ -55,9 +55,10 @@ func (h *handles) deleted(content *cas.Store) (objects []*cas.Object, err error)
 
 // Stats of a store.
 type Stats struct {
+	cas.Stats
+
 	Paths    int64 `json:"paths"`    // valid ones
 	NarBytes int64 `json:"narBytes"` // the sum of their NARs' sizes
-	cas.Stats
 }
 
 // Stats counts. It takes a while in a large store.

@@ -20,6 +20,7 @@ const spoolMemory = 1 << 20
 // spooled is a stream that was read to its end, because its length has to be known first.
 type spooled struct {
 	io.Reader
+
 	size int64
 	file *os.File // nil if all of it is in memory
 }

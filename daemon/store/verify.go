@@ -63,9 +63,9 @@ func (s *Store) verifyRecords(ctx context.Context, opts VerifyOptions, found fun
 		if err != nil || still == nil {
 			return err
 		}
-		out := Problem{Err: still.Err, Damaged: still.Unreadable || still.Dangling, record: still}
+		out := Problem{Err: still.Err, record: still}
 		if !still.Path.IsZero() {
-			out.Paths = []nix.StorePath{still.Path}
+			out.Paths, out.Damaged = []nix.StorePath{still.Path}, still.Unreadable || still.Dangling
 			out.Err = fmt.Errorf("path '%s': %w", s.print(still.Path), still.Err)
 		}
 		found(out)
@@ -79,14 +79,15 @@ func (s *Store) verifyObjects(ctx context.Context, opts VerifyOptions, found fun
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		err := s.checkObject(r)
-		if err == nil {
+		wrong := s.checkObject(r)
+		if wrong == nil {
 			return nil
 		}
-		if again, dbErr := s.db.Get(r.Info.Path); dbErr != nil || again.Slot != r.Slot {
+		again, err := s.db.Get(r.Info.Path)
+		if errors.Is(err, db.ErrNotFound) || err == nil && again.Slot != r.Slot {
 			return nil // it was deleted meanwhile
 		}
-		found(Problem{Paths: []nix.StorePath{r.Info.Path}, Damaged: true, Err: fmt.Errorf("path '%s': %w", s.print(r.Info.Path), err)})
+		found(Problem{Paths: []nix.StorePath{r.Info.Path}, Damaged: true, Err: fmt.Errorf("path '%s': %w", s.print(r.Info.Path), wrong)})
 		return nil
 	}
 	if opts.Paths == nil {
