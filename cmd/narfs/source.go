@@ -37,6 +37,7 @@ type source struct {
 var (
 	_ fs.Source      = (*source)(nil)
 	_ fs.TopSource   = (*source)(nil)
+	_ fs.FrameObject = (*sourceObject)(nil)
 	_ fs.XAttrObject = (*sourceObject)(nil)
 )
 
@@ -261,6 +262,11 @@ func (o *sourceObject) Span(node uint32, off int64) (data []byte, start int64, r
 		return nil, 0, nil, o.about(err)
 	}
 	return span.Data, span.Off, span.Release, nil
+}
+
+// Frame implements fs.FrameObject.
+func (o *sourceObject) Frame(node uint32, off int64, yield func(fs.Piece) bool) error {
+	return o.content.Frame(node, off, func(p cas.Piece) bool { return yield(fs.Piece(p)) })
 }
 
 // XAttrs implements fs.XAttrObject: of the store path itself hash, size, references and so on, of what is in it nothing.

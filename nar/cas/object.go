@@ -36,6 +36,7 @@ type Object struct {
 	layout  *nar.Tree
 	records *chunks
 	files   []fileChunks // by node
+	order   []uint32     // the regular files that have content, in NAR order; made when needed
 }
 
 // fileChunks says which records of the list a regular file has.
@@ -333,7 +334,7 @@ func (o *Object) Span(node uint32, off int64) (Span, error) {
 		if err != nil {
 			return Span{}, o.broken(c, err)
 		}
-		if !o.s.stands(nx, c.at, hi+1) {
+		if !c.f.holds(hi+1, nx) {
 			break
 		}
 		last, hi = nx, hi+1
@@ -343,7 +344,7 @@ func (o *Object) Span(node uint32, off int64) (Span, error) {
 		if err != nil {
 			return Span{}, o.broken(c, err)
 		}
-		if !o.s.stands(pv, c.at, lo-1) {
+		if !c.f.holds(lo-1, pv) {
 			break
 		}
 		first, lo = pv, lo-1
@@ -355,12 +356,6 @@ func (o *Object) Span(node uint32, off int64) (Span, error) {
 func (o *Object) broken(c piece, err error) error {
 	c.release()
 	return fmt.Errorf("object %x: %w", o.info.NarHash, err)
-}
-
-// stands reports whether the chunk of sp is the given one of a frame.
-func (s *Store) stands(sp span, at position, ord int) bool {
-	loc, err := s.locate(sp.id)
-	return err == nil && loc.frame == at && int(loc.ord) == ord && int64(loc.n) == sp.end-sp.start
 }
 
 // previous returns the record before sp, which is not the file's first.
@@ -385,4 +380,11 @@ func (o *Object) previous(sp span, fc fileChunks) (span, error) {
 		return span{}, fmt.Errorf("%w: list of chunks", ErrCorrupt)
 	}
 	return span{sp.i - 1, id, start, end}, nil
+}
+
+// holds reports whether chunk ord of the frame is the one of sp. Hashing what is decoded costs
+// less than asking the index where a chunk is.
+func (f *frame) holds(ord int, sp span) bool {
+	c := f.chunk(ord)
+	return int64(len(c)) == sp.end-sp.start && chunk.Sum(c) == sp.id
 }

@@ -185,6 +185,46 @@ func TestReadAt(t *testing.T) {
 	}
 }
 
+// Every file that a frame is said to hold has just that content, and a frame holds about all files around one.
+func TestFrame(t *testing.T) {
+	s := open(t, t.TempDir(), small())
+	put(t, s, makeNAR(t, 6, 200)) // shares pieces
+	a := makeNAR(t, 7, 200)
+	put(t, s, a)
+	o, err := s.Object(a.hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := o.Tree()
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := 0
+	for path, content := range a.files {
+		i, ok := tree.Resolve(path)
+		if !ok || len(content) == 0 {
+			continue
+		}
+		err := o.Frame(i, int64(len(content)/2), func(p cas.Piece) bool {
+			others++
+			want := a.files[tree.Path(p.Node)]
+			if p.Node == i || p.Off+int64(len(p.Data)) > int64(len(want)) || !bytes.Equal(p.Data, want[p.Off:p.Off+int64(len(p.Data))]) {
+				t.Errorf("Frame(%s) yields %d bytes at %d of %s, or other bytes", path, len(p.Data), p.Off, tree.Path(p.Node))
+			}
+			return true
+		})
+		if err != nil {
+			t.Errorf("Frame(%s) = %v", path, err)
+		}
+	}
+	if others < len(a.files)/4 {
+		t.Errorf("%d files in the frames of %d", others, len(a.files))
+	}
+	if err := o.Frame(0, 0, nil); err == nil {
+		t.Error("Frame of a directory worked")
+	}
+}
+
 func TestDeduplication(t *testing.T) {
 	s := open(t, t.TempDir(), small())
 	a := makeNAR(t, 3, 300)
