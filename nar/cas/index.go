@@ -84,11 +84,21 @@ func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithSyncWrites(false)
 	db, err := badger.Open(opts)
+	for range killedCreates {
+		if err == nil || errors.Is(indexError(err), ErrLocked) {
+			break
+		}
+		db, err = badger.Open(opts)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &index{db: db}, nil
 }
+
+// killedCreates is how many files a killed process can have created and not written to: a
+// value log and a memtable's. Badger gives such a file its header, and fails for this once.
+const killedCreates = 2
 
 func (x *index) close() error { return x.db.Close() }
 
