@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,17 +17,17 @@ func syncData(f *os.File) error { return f.Sync() }
 // punchHole is F_PUNCHHOLE (fcntl.h): offset and length must be multiples of the file
 // system's block size, which the callers' 4 KiB is on APFS.
 func punchHole(f *os.File, off, n int64) error {
-	arg := struct {
+	arg := &struct {
 		flags, reserved uint32
 		offset, length  int64
 	}{offset: off, length: n}
+	var pin runtime.Pinner // what is passed as a number must not move
+	pin.Pin(arg)
+	defer pin.Unpin()
 	const fPunchHole = 99
-	_, _, errno := unix.Syscall(unix.SYS_FCNTL, f.Fd(), fPunchHole, uintptr(unsafe.Pointer(&arg)))
-	if errors.Is(errno, unix.ENOTSUP) || errors.Is(errno, unix.EINVAL) {
+	_, err := unix.FcntlInt(f.Fd(), fPunchHole, int(uintptr(unsafe.Pointer(arg))))
+	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("punch hole: %w", errors.ErrUnsupported)
 	}
-	if errno != 0 {
-		return os.NewSyscallError("fcntl F_PUNCHHOLE", errno)
-	}
-	return nil
+	return os.NewSyscallError("fcntl F_PUNCHHOLE", err)
 }

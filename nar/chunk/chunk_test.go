@@ -18,11 +18,11 @@ func noise(n int, seed byte) []byte {
 	return p
 }
 
-func newCutter(t testing.TB, p chunk.Params) *chunk.Cutter {
-	t.Helper()
+func newCutter(tb testing.TB, p chunk.Params) *chunk.Cutter {
+	tb.Helper()
 	c, err := chunk.NewCutter(p)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }

@@ -44,10 +44,10 @@ func trees(tb testing.TB) []tree {
 		{name: "odd-names", make: makeOddNames},
 		{name: "case-pairs", make: makeCasePairs},
 		{name: "deep", make: makeDeep},
-		{name: "many", make: func(tb testing.TB, dir string) { makeMany(tb, dir, 5_000) }},
-		{name: "large", make: func(tb testing.TB, dir string) { makeLarge(tb, dir, 64<<20) }},
-		{name: "fifty-thousand", long: true, make: func(tb testing.TB, dir string) { makeMany(tb, dir, 50_000) }},
-		{name: "two-gigabytes", long: true, make: func(tb testing.TB, dir string) { makeLarge(tb, dir, 2<<30) }},
+		{name: "many", make: makeMany(5_000)},
+		{name: "large", make: makeLarge(64 << 20)},
+		{name: "fifty-thousand", long: true, make: makeMany(50_000)},
+		{name: "two-gigabytes", long: true, make: makeLarge(2 << 30)},
 	}
 }
 
@@ -115,35 +115,39 @@ func makeDeep(tb testing.TB, dir string) {
 	write(tb, filepath.Join(dir, "file"), "at the bottom", 0o644)
 }
 
-func makeMany(tb testing.TB, dir string, files int) {
-	tb.Helper()
-	rng := rand.New(rand.NewPCG(1, 1))
-	for i := range files {
-		sub := filepath.Join(dir, fmt.Sprintf("%02x", i%97), fmt.Sprintf("%x", i%1009%7))
-		if i < 97*7 {
-			if err := os.MkdirAll(sub, 0o755); err != nil {
-				tb.Fatal(err)
+func makeMany(files int) func(tb testing.TB, dir string) {
+	return func(tb testing.TB, dir string) {
+		tb.Helper()
+		rng := rand.New(rand.NewPCG(1, 1))
+		for i := range files {
+			sub := filepath.Join(dir, fmt.Sprintf("%02x", i%97), fmt.Sprintf("%x", i%1009%7))
+			if i < 97*7 {
+				if err := os.MkdirAll(sub, 0o755); err != nil {
+					tb.Fatal(err)
+				}
 			}
+			write(tb, filepath.Join(sub, fmt.Sprintf("file-%d", i)), strings.Repeat(fmt.Sprintln(i), rng.IntN(40)), 0o644)
 		}
-		write(tb, filepath.Join(sub, fmt.Sprintf("file-%d", i)), strings.Repeat(fmt.Sprintln(i), rng.IntN(40)), 0o644)
 	}
 }
 
-func makeLarge(tb testing.TB, dir string, size int64) {
-	tb.Helper()
-	f, err := os.Create(filepath.Join(dir, "large"))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	w := bufio.NewWriterSize(f, 1<<20)
-	if _, err := io.CopyN(w, rand.NewChaCha8([32]byte{1}), size); err != nil {
-		tb.Fatal(err)
-	}
-	if err := w.Flush(); err != nil {
-		tb.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		tb.Fatal(err)
+func makeLarge(size int64) func(tb testing.TB, dir string) {
+	return func(tb testing.TB, dir string) {
+		tb.Helper()
+		f, err := os.Create(filepath.Join(dir, "large"))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		w := bufio.NewWriterSize(f, 1<<20)
+		if _, err := io.CopyN(w, rand.NewChaCha8([32]byte{1}), size); err != nil {
+			tb.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			tb.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			tb.Fatal(err)
+		}
 	}
 }
 
@@ -221,7 +225,7 @@ func exchange(t *testing.T, s, imported *env.Store, nix, other *env.Nix, path, n
 	same(t, "nix-store --dump of the imported "+path, other.Command("nix-store", "--dump", other.Real(path)), nar)
 }
 
-// restores restores the NAR with both programs, plainly and with the case hack.
+// restores gives the NAR to both programs, plainly and with the case hack.
 func restores(t *testing.T, nix *env.Nix, s *env.Store, nar string) {
 	t.Helper()
 	for _, hack := range []string{"false", "true"} {
