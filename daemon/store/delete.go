@@ -114,6 +114,7 @@ func (s *Store) deleteGroup(ctx context.Context, group []db.Record) error {
 			b.DeleteObject(hash)
 		}
 	}
+	s.watches.warn(events)
 	if err := s.content.Commit(context.WithoutCancel(ctx), &b); err != nil {
 		return err
 	}

@@ -29,7 +29,37 @@ type Watcher struct {
 type watches struct {
 	mu     sync.Mutex // guards the rest
 	list   []*Watcher
+	guards []*guard
 	closed bool
+}
+
+type guard struct{ fn func(Event) }
+
+// Guard has fn called with each path that is about to be deleted, while it is still valid and can be opened: who is still
+// in need of its contents takes a handle. Fn must be quick, must not change the store, and must not wait for anybody who
+// does. The function that Guard returns ends that.
+func (s *Store) Guard(fn func(Event)) (end func()) {
+	ws, g := &s.watches, &guard{fn}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.guards = append(ws.guards, g)
+	return func() {
+		ws.mu.Lock()
+		defer ws.mu.Unlock()
+		ws.guards = slices.DeleteFunc(ws.guards, func(other *guard) bool { return other == g })
+	}
+}
+
+// warn tells the guards.
+func (ws *watches) warn(events []Event) {
+	ws.mu.Lock()
+	guards := slices.Clone(ws.guards)
+	ws.mu.Unlock()
+	for _, g := range guards {
+		for _, e := range events {
+			g.fn(e)
+		}
+	}
 }
 
 // Watch returns a new watcher. Events are queued until Next takes them, so that none is lost; who watches from before he
