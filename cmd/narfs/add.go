@@ -32,7 +32,7 @@ func newAdd(p *process) *cobra.Command {
 			"  narfs add --text PATH         builtins.toFile\n\n" +
 			"With --flat or --text, - is the standard input.",
 		Example: "  narfs add ~/src/hello\n  echo hello | narfs add --flat --name greeting -",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    operands(1, many),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts, err := o.check(p, args)
 			if err != nil {
@@ -51,7 +51,6 @@ func newAdd(p *process) *cobra.Command {
 	flags.StringSliceVar(&o.references, "refs", nil, "store `PATHS` that it refers to")
 	flags.BoolVar(&o.repair, "repair", false, "store the contents again if the path is valid already")
 	o.hack.define(cmd, "undo the case hack in the tree")
-	cmd.MarkFlagsMutuallyExclusive("flat", "text")
 	_ = cmd.RegisterFlagCompletionFunc("refs", p.completePaths)
 	return cmd
 }
@@ -63,6 +62,8 @@ func (o *addOptions) check(p *process, args []string) (store.AddOptions, error) 
 		return opts, usagef("--algo: %w", err)
 	}
 	switch {
+	case o.flat && o.text:
+		return opts, usagef("choose one of --flat and --text")
 	case o.flat:
 		opts.Method = nix.MethodFlat
 	case o.text:

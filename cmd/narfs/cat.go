@@ -17,7 +17,7 @@ func newCat(p *process) *cobra.Command {
 		Short:             "Print the contents of files in the store",
 		Long:              "Print the contents of files in the store, one after the other. Links are followed, also from one store path to another.",
 		Example:           "  narfs cat a4k2/share/doc/README",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              operands(1, many),
 		ValidArgsFunction: p.completeInside,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withStore(cmd.Context(), use{}, func(ctx context.Context, s *store.Store) error {

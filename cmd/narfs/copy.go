@@ -26,7 +26,7 @@ func newCopy(p *process) *cobra.Command {
 		Long: "Copy store paths, and all that they refer to, to the store in another state directory, or from there; and print " +
 			"those that were not there yet. Both stores may be mounted.",
 		Example:           "  narfs copy --to /media/stick/narfs a4k2\n  narfs copy --from /media/stick/narfs --all",
-		Args:              cobra.ArbitraryArgs,
+		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {

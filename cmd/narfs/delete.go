@@ -22,7 +22,7 @@ func newDelete(p *process) *cobra.Command {
 			"unless that is deleted, too.\n\n" +
 			"What is deleted cannot be found any more, but files that are open stay readable. The space comes back with narfs " +
 			"compact, or at once with --compact.",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              operands(1, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withStore(cmd.Context(), use{}, func(ctx context.Context, s *store.Store) error {

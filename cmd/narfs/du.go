@@ -29,7 +29,7 @@ func newDu(p *process) *cobra.Command {
 			"  stored   the same as it is stored, compressed\n\n" +
 			"In the total, what paths share is counted once. The store needs some more, which narfs stats tells.",
 		Example:           "  narfs du --sort stored\n  narfs du -r a4k2",
-		Args:              cobra.ArbitraryArgs,
+		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"name", "logical", "unique", "stored"}, o.sort) {

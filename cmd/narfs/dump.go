@@ -28,7 +28,7 @@ func newDump(p *process) *cobra.Command {
 		Long: "Write the NAR of a file, link or folder on disk, or of something in the store, to the standard output.\n\n" +
 			"What looks like a store path is one if the store has it; anything else that is on disk is taken from there.",
 		Example:           "  narfs dump ~/src/hello | sha256sum\n  narfs dump a4k2 | narfs restore ./copy",
-		Args:              cobra.ExactArgs(1),
+		Args:              operands(1, 1),
 		ValidArgsFunction: p.completeInsideOrFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if isTerminal(p.stdout) {

@@ -17,7 +17,7 @@ func newExport(p *process) *cobra.Command {
 		Short:             "Export store paths, for narfs import and nix-store --import",
 		Long:              "Write store paths to the standard output, as nix-store --export does. Who imports them must have what they refer to, unless it comes with them: -r.",
 		Example:           "  narfs export -r a4k2 | ssh host nix-store --import",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              operands(1, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if isTerminal(p.stdout) {

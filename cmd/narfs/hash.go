@@ -25,7 +25,7 @@ func newHash(p *process) *cobra.Command {
 		Long: "Print the hash of the NAR of files and trees, on disk or in the store, as Nix has it; with --flat that of a file's " +
 			"bytes.\n\nWhat looks like a store path is one if the store has it; anything else that is on disk is taken from there.",
 		Example:           "  narfs hash --base nix32 ~/src/hello\n  narfs hash --flat --algo sha512 release.tar.gz",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              operands(1, many),
 		ValidArgsFunction: p.completeInsideOrFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			algo, err := nix.ParseAlgo(algoName)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/wire"
 )
 
 type importOptions struct {
@@ -32,7 +33,7 @@ func newImport(p *process) *cobra.Command {
 			"name, or --info a file with a narinfo, or with what nix path-info --json prints. What stands there is checked.",
 		Example: "  nix-store --export $(nix-store -qR ./result) | narfs import\n" +
 			"  narfs import --nar hello.nar --info hello.narinfo",
-		Args: cobra.MaximumNArgs(1),
+		Args: operands(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			single := o.nar != "" || o.path != "" || o.info != "" || o.json != ""
 			if single && (o.nar == "" || o.path == "" && o.info == "" && o.json == "" || len(args) > 0) {
@@ -87,13 +88,14 @@ func (p *process) importOne(ctx context.Context, s *store.Store, o importOptions
 	m.at(info.Path.Name())
 	err = p.withInput(ctx, o.nar, m, func(r io.Reader) error {
 		r, err := plain(r)
-		if err == nil {
-			err = s.Import(ctx, info, r, store.ImportOptions{Holder: p.what(), Repair: o.repair})
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			err = atEnd(r)
+		src := wire.NewReader(r) // so that nothing behind the NAR is read with it
+		if err := s.Import(ctx, info, src, store.ImportOptions{Holder: p.what(), Repair: o.repair}); err != nil {
+			return err
 		}
-		return err
+		return atEnd(src)
 	})
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func newInfo(p *process) *cobra.Command {
 			"--json prints what nix path-info --json prints. Of its formats, 1 is that of Nix 2.34, an object by path; 2 and 3 are " +
 			"newer ones, 0 is the list of Nix 2.8.",
 		Example:           "  narfs info -S a4k2\n  narfs info -r --json a4k2 | jq 'map(.narSize) | add'",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              operands(1, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.format < int(nix.JSON28) || o.format > int(nix.JSON3) {

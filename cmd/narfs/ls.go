@@ -31,7 +31,7 @@ func newLs(p *process) *cobra.Command {
 			"--json prints what `nix store ls --json` prints, the entries of folders with -R only. --listing prints the listing " +
 			"of a whole store path as binary caches keep it (.ls), with the offsets of all files in the NAR.",
 		Example:           "  narfs ls -l\n  narfs ls -lR a4k2\n  narfs ls --json -R /nix/store/…-hello/share",
-		Args:              cobra.ArbitraryArgs,
+		Args:              operands(0, many),
 		ValidArgsFunction: p.completeInside,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (o.json || o.listing) && len(args) > 1 || o.listing && len(args) == 0 {

@@ -49,7 +49,7 @@ func newMount(p *process) *cobra.Command {
 			"compress_after=TIME, state=DIR, uid=N, gid=N, debug; those of mount(8) such as noexec; and those of the kernel's FUSE. " +
 			"As mount.fuse.narfs, a link to narfs in /sbin, it serves mount(8) and fstab:\n\n" +
 			"  /var/lib/narfs  /nix/store  fuse.narfs  allow_other  0 0",
-		Args: cobra.ExactArgs(1),
+		Args: operands(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.parseList(p); err != nil {
 				return err

@@ -26,7 +26,7 @@ func newRepair(p *process) *cobra.Command {
 			"damaged paths are had from another store (--from), or else deleted with all that refers to them (--drop).\n\n" +
 			"--rebuild-index first makes the index of the contents again, from the packs. No other process may have the store " +
 			"open then. The exit code is 1 if something remains wrong.",
-		Args:              cobra.ArbitraryArgs,
+		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			u := use{}
@@ -79,17 +79,22 @@ func (p *process) repairFrom(ctx context.Context, s *store.Store, opts store.Rep
 			pr.Failure = r.RepairErr.Error()
 		}
 		all = append(all, pr)
-		if r.Action == store.ActionNone {
+		// Damage in a place that no path needs is garbage.
+		garbage := r.Action == store.ActionNone && !r.Damaged && len(r.Paths) == 0
+		if r.Action == store.ActionNone && !garbage {
 			left++
 		}
 		if o.json {
 			return
 		}
 		text := pr.Action + ": " + pr.Error
-		if r.Action == store.ActionNone {
+		switch {
+		case garbage:
+			text = "garbage: " + pr.Error + " (narfs compact takes it away)"
+		case r.Action == store.ActionNone:
 			text = "not repaired: " + pr.Error
 		}
-		if pr.Failure != "" {
+		if pr.Failure != "" && !garbage {
 			text += " (" + pr.Failure + ")"
 		}
 		if _, err := fmt.Fprintln(m.beside(p.stdout), text); err != nil {
@@ -108,7 +113,7 @@ func (p *process) repairFrom(ctx context.Context, s *store.Store, opts store.Rep
 	if left > 0 {
 		return hint(fmt.Errorf("repair: %s left", countText(left, "problem")), repairHint(opts))
 	}
-	p.remark("narfs: %s repaired, none is left\n", countText(int64(len(all)), "problem"))
+	p.remark("narfs: %s found, none is left that matters\n", countText(int64(len(all)), "problem"))
 	return nil
 }
 
@@ -119,7 +124,7 @@ func repairHint(opts store.RepairOptions) string {
 	case !opts.Drop:
 		return "--drop deletes what cannot be had again"
 	}
-	return "narfs compact takes away damage in what no path needs"
+	return "narfs verify tells what is left"
 }
 
 // narReader is a NAR being written on another goroutine.

@@ -20,7 +20,7 @@ func newRestore(p *process) *cobra.Command {
 		Long: "Make the file tree of a NAR, from a file or the standard input, at DEST, which must not exist yet.\n\n" +
 			"Where the file system folds case, names that it would take for one get the suffix that Nix gives them.",
 		Example: "  narfs dump a4k2 | narfs restore ./copy",
-		Args:    cobra.RangeArgs(1, 2),
+		Args:    operands(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := nar.RestoreOptions{Canonical: canonical}
 			var err error

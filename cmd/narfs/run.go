@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -94,8 +95,8 @@ func newRoot(p *process) *cobra.Command {
 		SilenceUsage:  true,
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&p.state, "state", "", "state `DIR`ectory of the store (default $"+envState+", else "+defaultStateText+")")
-	flags.StringVar(&p.storeDir, "store-dir", "", "`DIR`ectory that store paths name, for a new store (default $"+envStoreDir+", else /nix/store)")
+	flags.StringVar(&p.state, "state", "", "`DIR` with the state of the store (default $"+envState+", else "+defaultStateText+")")
+	flags.StringVar(&p.storeDir, "store-dir", "", "`DIR` that store paths are in, for a new store (default $"+envStoreDir+", else /nix/store)")
 	flags.BoolVarP(&p.quiet, "quiet", "q", false, "no progress and no remarks, only errors")
 	flags.BoolVar(&p.showProgress, "progress", false, "show progress even where the error output is no terminal")
 	flags.BoolVarP(&p.verbose, "verbose", "v", false, "say more about what happens")
@@ -158,7 +159,7 @@ func markUsageErrors(root *cobra.Command) {
 		case cmd.Name() == "help":
 			check = knownCommand
 		case check == nil:
-			check = cobra.NoArgs
+			check = operands(0, 0)
 		}
 		cmd.Args = func(cmd *cobra.Command, args []string) error { return mark(check(cmd, args)) }
 		for _, sub := range cmd.Commands() {
@@ -166,6 +167,23 @@ func markUsageErrors(root *cobra.Command) {
 		}
 	}
 	walk(root)
+}
+
+// many is no limit for operands.
+const many = 1 << 30
+
+// operands takes so many arguments.
+func operands(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		_, want, _ := strings.Cut(cmd.Use, " ")
+		switch {
+		case len(args) < least:
+			return fmt.Errorf("%s wants %s", cmd.Name(), want)
+		case len(args) > most:
+			return fmt.Errorf("unexpected argument %q", args[most])
+		}
+		return nil
+	}
 }
 
 // knownCommand takes the name of a command, which may be of several words.

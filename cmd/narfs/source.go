@@ -21,15 +21,15 @@ import (
 
 // source is the store as mounts see it. It is for concurrent use, by several mounts at once.
 //
-// A store path that the kernel knows must stay readable when it is deleted, also if its space is swept. So source keeps a
-// handle of every path that was looked up or opened through a mount, which is little beside the path's tree; views gives it
-// back once the path is deleted and no kernel knows it any more.
+// A store path that a kernel knows must stay readable when it is deleted, also if its space is swept. So views takes a
+// handle of such a path right before it is deleted, and gives it back when no kernel knows the path any more. Paths that
+// are valid need none.
 type source struct {
 	s   *store.Store
 	log *slog.Logger
 
 	mu      sync.Mutex               // guards the rest
-	handles map[uint32]*store.Object // by slot
+	deleted map[uint32]*store.Object // by slot
 
 	used usedBytes
 }
@@ -42,7 +42,7 @@ var (
 )
 
 func newSource(s *store.Store, log *slog.Logger) *source {
-	return &source{s: s, log: log, handles: map[uint32]*store.Object{}}
+	return &source{s: s, log: log, deleted: map[uint32]*store.Object{}}
 }
 
 // goneError says that a path is not valid, in the words of fs.
@@ -69,39 +69,37 @@ func (src *source) Lookup(name string) (uint32, error) {
 	if err != nil {
 		return 0, toFS(err)
 	}
-	if _, err := src.hold(slot); err != nil {
-		return 0, toFS(err)
-	}
 	return slot, nil
 }
 
-// hold returns the handle of a slot.
-func (src *source) hold(slot uint32) (*store.Object, error) {
-	src.mu.Lock()
-	o := src.handles[slot]
-	src.mu.Unlock()
-	if o != nil {
-		return o, nil
-	}
+// hold keeps the contents of a path that is about to be deleted.
+func (src *source) hold(slot uint32) error {
 	o, err := src.s.ObjectBySlot(slot)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	src.mu.Lock()
 	defer src.mu.Unlock()
-	if other := src.handles[slot]; other != nil { // somebody was faster
+	if src.deleted[slot] != nil { // deleting it did not work the last time
 		o.Close()
-		return other, nil
+		return nil
 	}
-	src.handles[slot] = o
-	return o, nil
+	src.deleted[slot] = o
+	return nil
+}
+
+// held returns the handle of a deleted path, nil if there is none.
+func (src *source) held(slot uint32) *store.Object {
+	src.mu.Lock()
+	defer src.mu.Unlock()
+	return src.deleted[slot]
 }
 
 // release gives a handle back.
 func (src *source) release(slot uint32) {
 	src.mu.Lock()
-	o := src.handles[slot]
-	delete(src.handles, slot)
+	o := src.deleted[slot]
+	delete(src.deleted, slot)
 	src.mu.Unlock()
 	if o != nil {
 		o.Close()
@@ -112,21 +110,30 @@ func (src *source) release(slot uint32) {
 func (src *source) releaseAll() {
 	src.mu.Lock()
 	defer src.mu.Unlock()
-	for slot, o := range src.handles {
+	for slot, o := range src.deleted {
 		o.Close()
-		delete(src.handles, slot)
+		delete(src.deleted, slot)
 	}
 }
 
 // Open implements fs.Source.
 func (src *source) Open(slot uint32) (fs.Object, error) {
-	o, err := src.hold(slot)
+	o, err := src.s.ObjectBySlot(slot)
+	if errors.Is(err, store.ErrNotValid) {
+		if o = src.held(slot); o == nil {
+			return nil, toFS(err)
+		}
+		err = nil
+	} else if err == nil {
+		// As long as the path is valid no sweep takes its contents away, and after that views has a handle.
+		defer o.Close()
+	}
 	if err != nil {
-		return nil, toFS(err)
+		return nil, err
 	}
 	content, err := o.Content()
 	if err != nil {
-		return nil, toFS(err)
+		return nil, err
 	}
 	return &sourceObject{src: src, path: o.Path(), content: content}, nil
 }
@@ -307,11 +314,4 @@ func (o *sourceObject) XAttrs(node uint32) ([]fs.XAttr, error) {
 		}
 	}
 	return attrs, nil
-}
-
-// holds reports whether there is a handle of a slot.
-func (src *source) holds(slot uint32) bool {
-	src.mu.Lock()
-	defer src.mu.Unlock()
-	return src.handles[slot] != nil
 }

@@ -19,7 +19,7 @@ func newTree(p *process) *cobra.Command {
 		Short:             "Show what is in store paths as a tree",
 		Long:              "Show what is in store paths, or in folders in them, as a tree; without a PATH, of all of the store.",
 		Example:           "  narfs tree -L 2 a4k2",
-		Args:              cobra.ArbitraryArgs,
+		Args:              operands(0, many),
 		ValidArgsFunction: p.completeInside,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ls := lsOptions{long: true, recursive: true, json: true, colour: o.colour}

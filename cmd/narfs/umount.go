@@ -17,7 +17,7 @@ func newUmount(p *process) *cobra.Command {
 		Short:   "Unmount a mounted store",
 		Long: "Unmount a store. The narfs that serves it ends, unless it has more to do. With --force, also a mount that is in " +
 			"use, that does not answer or whose narfs is dead.",
-		Args: cobra.ArbitraryArgs,
+		Args: operands(0, many),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			dirs, _ := mountedDirs()
 			return dirs, cobra.ShellCompDirectiveNoFileComp

@@ -19,7 +19,7 @@ func newVerify(p *process) *cobra.Command {
 		Short: "Read everything and compare it with its hashes",
 		Long: "Read the whole store, or some store paths, and compare it with its checksums and hashes; without a PATH, also what " +
 			"is known about the paths. The exit code is 1 if anything is wrong. narfs repair mends what it can.",
-		Args:              cobra.ArbitraryArgs,
+		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withStore(cmd.Context(), use{}, func(ctx context.Context, s *store.Store) error {

@@ -30,6 +30,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(binary)+string(os.PathListSeparator)+e.Getenv("PATH"))
+			e.Setenv("NARFS", binary)
 			e.Setenv("NARFS_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
 			e.Setenv("HOME", e.WorkDir)
 			e.Defer(func() { env.UnmountBelow(t, e.WorkDir) })
@@ -38,6 +39,7 @@ func TestScripts(t *testing.T) {
 		Condition: condition,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":     exits,
+			"keep":      keep,
 			"mounted":   func(ts *testscript.TestScript, neg bool, args []string) { waitMounted(ts, neg, args, true) },
 			"unmounted": func(ts *testscript.TestScript, neg bool, args []string) { waitMounted(ts, neg, args, false) },
 		},
@@ -75,6 +77,15 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("%s exited with %d; want %d", strings.Join(args[1:], " "), got, want)
 	}
+}
+
+// keep sets a variable to what the last command printed, without the last
+// newline.
+func keep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: keep VARIABLE")
+	}
+	ts.Setenv(args[0], strings.TrimSuffix(ts.ReadFile("stdout"), "\n"))
 }
 
 func waitMounted(ts *testscript.TestScript, neg bool, args []string, want bool) {
