@@ -6,10 +6,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 )
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // a third less memory for a hundredth more time
+	}
 	args := os.Args[1:]
 	if isMountHelper(filepath.Base(os.Args[0]), args) {
 		args = append([]string{mountHelper, "--"}, args...)

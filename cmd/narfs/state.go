@@ -119,6 +119,9 @@ func (p *process) sameStoreDir(s *store.Store) error {
 // storeOptions are those for opening the store in a state directory.
 func (p *process) storeOptions(dir string, u use) (store.Options, error) {
 	opts := store.Options{What: p.what(), Logger: p.logger()}
+	if u.lasts {
+		opts.Content.CacheBytes = 48 << 20 // a mount's readers come back; a command reads once
+	}
 	name := p.storeDir
 	if name == "" && !storeExists(dir) {
 		name = p.getenv(envStoreDir)

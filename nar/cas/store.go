@@ -50,7 +50,7 @@ type Options struct {
 	FrameSize int
 	// Compression of what is written from now on.
 	Compression Compression
-	// CacheBytes bounds the decoded frames kept in memory; 0 means 48 MiB.
+	// CacheBytes bounds the decoded frames kept in memory; 0 means 12 MiB, enough to read in order.
 	CacheBytes int64
 	// PackSize is about where a pack is sealed; 0 means 256 MiB, at most 2 GiB.
 	PackSize int64
@@ -73,7 +73,7 @@ func (o Options) withDefaults(dir string) Options {
 		o.FrameSize = 128 << 10
 	}
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 48 << 20
+		o.CacheBytes = 12 << 20
 	}
 	if o.PackSize == 0 {
 		o.PackSize = 256 << 20
