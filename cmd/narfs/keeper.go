@@ -37,6 +37,15 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 	return k, nil
 }
 
+// use calls fn with the store. What fn changes can be seen in all mounts when use returns.
+func (k *keeper) use(ctx context.Context, fn func(ctx context.Context, s *store.Store) error) error {
+	err := fn(ctx, k.store)
+	if serr := k.views.sync(ctx); serr != nil {
+		err = errors.Join(err, fmt.Errorf("the mounts do not show yet what has changed: %w", serr))
+	}
+	return err
+}
+
 // do does a command of another process.
 func (k *keeper) do(ctx context.Context, c *owner.Command) int {
 	env := map[string]string{}

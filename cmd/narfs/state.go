@@ -69,7 +69,7 @@ func (p *process) withStore(ctx context.Context, u use, fn func(ctx context.Cont
 		if err := p.sameStoreDir(p.keeper.store); err != nil {
 			return err
 		}
-		return fn(ctx, p.keeper.store)
+		return p.keeper.use(ctx, fn)
 	}
 	if !u.creates && !storeExists(dir) {
 		return hint(fmt.Errorf("no store in %s", dir), "narfs add PATH makes one; --state DIR or $"+envState+" names another place")
@@ -83,7 +83,7 @@ func (p *process) withStore(ctx context.Context, u use, fn func(ctx context.Cont
 		// Who tells a mount to end means all that it does.
 		defer context.AfterFunc(ctx, k.server.Stop)()
 	}
-	err = fn(ctx, k.store)
+	err = k.use(ctx, fn)
 	return errors.Join(err, k.leave(ctx, p))
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +23,10 @@ type views struct {
 	// mounting is held while a mount comes into being and while mounts are told what has happened, so that no new one
 	// misses anything. It comes before mu.
 	mounting sync.Mutex
-	watcher  *store.Watcher // from the first mount on
+	events   *store.Watcher // from the first mount on; read with mounting held
+	waker    *store.Watcher // of the same events, for waiting
 	end      context.CancelFunc
+	gone     map[uint32]struct{} // the slots of deleted paths of which there are handles
 	working  sync.WaitGroup
 
 	mu     sync.Mutex // guards mounts
@@ -30,7 +34,7 @@ type views struct {
 }
 
 func newViews(s *store.Store, log *slog.Logger) *views {
-	v := &views{src: newSource(s, log), log: log, mounts: map[*fs.Mount]struct{}{}}
+	v := &views{src: newSource(s, log), log: log, gone: map[uint32]struct{}{}, mounts: map[*fs.Mount]struct{}{}}
 	v.unguard = s.Guard(v.beforeRemoval)
 	return v
 }
@@ -39,11 +43,12 @@ func newViews(s *store.Store, log *slog.Logger) *views {
 func (v *views) mount(ctx context.Context, dir string, o fs.Options) (*fs.Mount, error) {
 	v.mounting.Lock()
 	defer v.mounting.Unlock()
-	if v.watcher == nil {
-		w := v.src.s.Watch()
+	if v.events == nil {
+		v.events, v.waker = v.src.s.Watch(), v.src.s.Watch()
+		waker := v.waker
 		ctx, end := context.WithCancel(context.WithoutCancel(ctx))
-		v.watcher, v.end = w, end
-		v.working.Go(func() { v.follow(ctx, w) })
+		v.end = end
+		v.working.Go(func() { v.follow(ctx, waker) })
 	}
 	m, err := fs.New(ctx, v.src, dir, o)
 	if err != nil {
@@ -69,12 +74,12 @@ func (v *views) unmounted(m *fs.Mount) {
 func (v *views) close() {
 	v.unguard()
 	v.mounting.Lock()
-	w, end := v.watcher, v.end
-	v.mounting.Unlock()
-	if w != nil {
-		w.Close()
-		end()
+	if v.events != nil {
+		v.events.Close()
+		v.waker.Close()
+		v.end()
 	}
+	v.mounting.Unlock()
 	v.working.Wait()
 	v.src.used.counting.Wait()
 	v.src.releaseAll()
@@ -107,73 +112,95 @@ func (v *views) beforeRemoval(e store.Event) {
 // lookAgain is how long a deleted path that is in use is left alone.
 const lookAgain = 5 * time.Second
 
-// follow tells all mounts what happens to the store, until w is closed or ctx ends.
-func (v *views) follow(ctx context.Context, w *store.Watcher) {
-	gone := map[uint32]struct{}{} // the slots of deleted paths of which there are handles
-	for {
+// follow tells all mounts what happens to the store, until the waker is closed or ctx ends.
+func (v *views) follow(ctx context.Context, waker *store.Watcher) {
+	for left := false; ; {
 		wait, cancel := ctx, context.CancelFunc(func() {})
-		if len(gone) > 0 {
+		if left {
 			wait, cancel = context.WithTimeoutCause(ctx, lookAgain, errLookAgain)
 		}
-		events, err := w.Next(wait)
+		events, err := waker.Next(wait)
 		cancel()
 		if err != nil && !errors.Is(err, errLookAgain) || err == nil && len(events) == 0 {
 			return
 		}
-		v.tell(events)
-		for _, e := range events {
-			if e.Removed && v.src.held(e.Slot) != nil {
-				gone[e.Slot] = struct{}{}
-			}
-		}
-		v.letGo(ctx, gone)
+		v.tell(ctx)
+		left = v.letGo(ctx)
 	}
 }
 
-// tell has all mounts know what happened.
-func (v *views) tell(events []store.Event) {
+var errLookAgain = errors.New("look again")
+
+// tell has all mounts know what happened so far.
+func (v *views) tell(ctx context.Context) {
 	v.mounting.Lock()
 	defer v.mounting.Unlock()
-	for _, m := range v.list() {
-		for _, e := range events {
+	if v.events == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	cancel() // take what is there, and do not wait
+	events, _ := v.events.Next(ctx)
+	mounts := v.list()
+	for _, e := range events {
+		for _, m := range mounts {
 			if e.Removed {
 				m.Removed(e.Path.BaseName(), e.Slot)
 			} else {
 				m.Added(e.Path.BaseName(), e.Slot)
 			}
 		}
+		if e.Removed && v.src.held(e.Slot) != nil {
+			v.gone[e.Slot] = struct{}{}
+		}
 	}
 }
 
-var errLookAgain = errors.New("look again")
+// syncTime is how long a kernel may take to hear of something.
+const syncTime = 5 * time.Second
 
-// letGo gives back the handles of those deleted paths that no kernel knows any more, and takes them out of gone.
-func (v *views) letGo(ctx context.Context, gone map[uint32]struct{}) {
+// sync returns when what has happened to the store can be seen in all mounts.
+func (v *views) sync(ctx context.Context) error {
+	v.tell(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), syncTime)
+	defer cancel()
+	var errs []error
+	for _, m := range v.list() {
+		errs = append(errs, m.Sync(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// letGo gives back the handles of those deleted paths that no kernel knows any more, and reports whether some are left.
+func (v *views) letGo(ctx context.Context) (left bool) {
+	v.mounting.Lock()
+	gone := slices.Collect(maps.Keys(v.gone))
+	v.mounting.Unlock()
 	if len(gone) == 0 {
-		return
+		return false
+	}
+	if err := v.sync(ctx); err != nil {
+		return true // next time
 	}
 	mounts := v.list()
-	for _, m := range mounts {
-		ctx, cancel := context.WithTimeout(ctx, lookAgain)
-		err := m.Sync(ctx)
-		cancel()
-		if err != nil {
-			return // next time
-		}
-	}
-	for slot := range gone {
-		left := int64(0)
+	for _, slot := range gone {
+		refs := int64(0)
 		for _, m := range mounts {
-			refs, err := m.Release(slot)
+			n, err := m.Release(slot)
 			if err != nil {
 				v.log.WarnContext(ctx, "cannot release a deleted path", "slot", slot, "err", err)
-				refs = m.Refs(slot)
+				n = m.Refs(slot)
 			}
-			left += refs
+			refs += n
 		}
-		if left == 0 {
-			v.src.release(slot)
-			delete(gone, slot)
+		if refs > 0 {
+			left = true
+			continue
 		}
+		v.src.release(slot)
+		v.mounting.Lock()
+		delete(v.gone, slot)
+		v.mounting.Unlock()
 	}
+	return left
 }
