@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // commit is one request to the committer: records to write, or none to have the index
@@ -109,9 +110,13 @@ func (s *Store) commitGroup(group []*commit) {
 				s.log.fail(err)
 			}
 		}
-		if err == nil && c.checkpoint {
-			err = s.index.checkpoint(known)
-		}
+	}
+	// Only now does the index know all that stands before that position: the records of the
+	// whole group do.
+	if err == nil && slices.ContainsFunc(written, func(c *commit) bool { return c.checkpoint }) {
+		err = s.index.checkpoint(known)
+	}
+	for _, c := range written {
 		c.done <- err
 	}
 }
@@ -148,7 +153,7 @@ func (s *Store) settle() (known position, err error) {
 	if err := s.log.sync(s.log.tail()); err != nil {
 		return known, err
 	}
-	if err := s.index.putChunks(chunks); err != nil {
+	if err := s.place(chunks); err != nil {
 		s.log.fail(err) // the index would never hear of them again
 		return known, fmt.Errorf("index: %w", err)
 	}

@@ -77,10 +77,8 @@ func (s *Store) writeFrame(fb *frameBuilder, how Compression, pins *pins) error 
 	*buf = appendFrame((*buf)[:0], s.log.marker, h, fb.lens, body)
 	size := uint32(len(*buf))
 	return s.log.append(*buf, func(at position) {
-		if pins != nil {
-			pins.add(at)
-		}
-		s.pending.add(fb.ids, at, size, fb.lens)
+		pins.add(at)
+		s.pending.add(fb.ids, at, size, fb.lens, pins)
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
@@ -224,7 +226,32 @@ func (x *index) checkpoint(at position) error {
 	if err := x.db.Sync(); err != nil {
 		return err
 	}
+	if err := x.syncMemtables(); err != nil {
+		return err
+	}
 	return x.apply([]record{{checkpointKey, appendPosition(nil, at)}})
+}
+
+// syncMemtables makes the logs of all memtables durable. Badger's Sync does that for the
+// one that is written to, not for those that wait to become tables.
+func (x *index) syncMemtables() error {
+	names, err := filepath.Glob(filepath.Join(x.db.Opts().Dir, "*.mem"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a table now, and durable
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (x *index) lastCheckpoint() (at position, err error) {
@@ -262,13 +289,24 @@ type pending struct {
 	cur, old map[chunk.ID]location
 }
 
-func (p *pending) add(ids []chunk.ID, at position, size uint32, lens []uint32) {
+// add enters the chunks of a frame for the import that has the pins. A chunk that is there
+// already, since another import stored it at the same time, stays where it is: whoever found
+// it there relies on that frame alone. This import then relies on it too.
+func (p *pending) add(ids []chunk.ID, at position, size uint32, lens []uint32, pins *pins) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cur == nil {
 		p.cur = map[chunk.ID]location{}
 	}
 	for i, id := range ids {
+		loc, ok := p.cur[id]
+		if !ok {
+			loc, ok = p.old[id]
+		}
+		if ok {
+			pins.add(loc.frame)
+			continue
+		}
 		p.cur[id] = location{frame: at, size: size, ord: uint16(i), n: lens[i]}
 	}
 }

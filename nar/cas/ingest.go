@@ -348,6 +348,8 @@ func (in *ingest) lookup(ids []chunk.ID, locs []location) error {
 func (s *Store) lookup(ids []chunk.ID, locs []location, pins *pins) error {
 	s.sweeping.RLock()
 	defer s.sweeping.RUnlock()
+	s.placing.RLock()
+	defer s.placing.RUnlock()
 	if err := s.index.lookup(ids, locs); err != nil {
 		return err
 	}
@@ -411,6 +413,8 @@ func (in *ingest) stored(id chunk.ID) bool {
 	}
 	in.s.sweeping.RLock()
 	defer in.s.sweeping.RUnlock()
+	in.s.placing.RLock()
+	defer in.s.placing.RUnlock()
 	loc, ok := in.s.pending.get(id)
 	if ok {
 		in.s.keep(in.pins, loc)

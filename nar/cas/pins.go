@@ -3,6 +3,8 @@ package cas
 import (
 	"slices"
 	"sync"
+
+	"github.com/narfs/narfs/nar/chunk"
 )
 
 // pins are the frames that a running import, or what it staged, relies on: those of the
@@ -16,6 +18,15 @@ func (p *pins) add(at position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.frames[at] = struct{}{}
+}
+
+// follow adds the new place of something for who has the old one.
+func (p *pins) follow(old, at position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.frames[old]; ok {
+		p.frames[at] = struct{}{}
+	}
 }
 
 func (p *pins) all() []position {
@@ -60,6 +71,48 @@ func (s *Store) keep(p *pins, loc location) {
 	if s.marks != nil {
 		s.marks.mark(loc.frame, int(loc.ord))
 	}
+}
+
+// place enters chunks into the index. One that the index has in another frame was stored by
+// two imports at once, was damaged, or is being moved by a sweep. It has the new place from
+// then on, and so have all who rely on the old one: else a sweep would take it for dead when
+// only they need it. Nobody looks up and pins a chunk in between (s.placing).
+func (s *Store) place(chunks map[chunk.ID]location) error {
+	ids := make([]chunk.ID, 0, len(chunks))
+	for id := range chunks {
+		ids = append(ids, id)
+	}
+	known := make([]location, len(ids))
+	if err := s.index.lookup(ids, known); err != nil {
+		return err
+	}
+	moved := map[chunk.ID]location{}
+	for i, id := range ids {
+		if known[i].size != 0 && known[i].frame != chunks[id].frame {
+			moved[id] = known[i]
+		}
+	}
+	if err := s.move(moved, chunks); err != nil {
+		return err
+	}
+	return s.index.putChunks(chunks)
+}
+
+func (s *Store) move(from, to map[chunk.ID]location) error {
+	if len(from) == 0 {
+		return nil
+	}
+	s.placing.Lock()
+	defer s.placing.Unlock()
+	all := s.pinned()
+	moved := make(map[chunk.ID]location, len(from))
+	for id, old := range from {
+		moved[id] = to[id]
+		for _, p := range all {
+			p.follow(old.frame, to[id].frame)
+		}
+	}
+	return s.index.putChunks(moved)
 }
 
 // marks has a bit for every chunk of the frames that a sweep looks at: those that stood in

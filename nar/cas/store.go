@@ -119,6 +119,9 @@ type Store struct {
 	imports  map[*pins]struct{} // running imports and what is staged
 	importMu sync.Mutex         // guards imports
 	oneSweep sync.Mutex         // one sweep at a time
+	// placing guards the step in which a chunk that the index has gets another place: importers
+	// look up and pin under its read half, too. It is taken after sweeping.
+	placing sync.RWMutex
 
 	commits   chan *commit
 	committer sync.WaitGroup

@@ -256,11 +256,21 @@ func (sw *sweep) takeOut(ctx context.Context) error {
 		}
 		sw.s.sweeping.Lock()
 		defer sw.s.sweeping.Unlock()
+		sw.s.placing.Lock()
+		defer sw.s.placing.Unlock()
+		ids := make([]chunk.ID, len(batch))
+		for i, d := range batch {
+			ids[i] = chunk.ID(d.key[1:])
+		}
+		now := make([]location, len(batch))
+		if err := sw.s.index.lookup(ids, now); err != nil {
+			return err
+		}
 		wb := sw.s.index.db.NewWriteBatch()
 		defer wb.Cancel()
-		for _, d := range batch {
-			if !sw.m.dead(d.loc.frame, int(d.loc.ord)) {
-				continue // an import found it since
+		for i, d := range batch {
+			if now[i] != d.loc || !sw.m.dead(d.loc.frame, int(d.loc.ord)) {
+				continue // an import stored it again, or found it since
 			}
 			if err := wb.Delete(d.key); err != nil {
 				return err
@@ -272,6 +282,9 @@ func (sw *sweep) takeOut(ctx context.Context) error {
 	}
 	err := sw.s.index.scan([]byte{spaceChunk}, func(key, value []byte) error {
 		loc, err := parseLocation(value)
+		if len(key) != 1+len(chunk.ID{}) {
+			err = fmt.Errorf("%w: chunk name of %d bytes in the index", ErrCorrupt, len(key)-1)
+		}
 		if err != nil || !sw.m.dead(loc.frame, int(loc.ord)) {
 			return err
 		}
