@@ -98,5 +98,7 @@ func owned(dir string, f *os.File) *OwnedError {
 // Release gives the ownership back.
 func (o *Owner) Release() error {
 	_ = o.f.Truncate(0) // else the line would name a process that has left; it is only for people
-	return o.f.Close()
+	// Closing is not enough: a child that is just being started has a copy of the descriptor until its exec.
+	err := unix.Flock(int(o.f.Fd()), unix.LOCK_UN)
+	return errors.Join(err, o.f.Close())
 }

@@ -263,7 +263,7 @@ func (m *model) listen(rt *rapid.T) {
 	cancel()
 	for {
 		events, err := m.watcher.Next(ctx)
-		if err != nil {
+		if err != nil || len(events) == 0 { // there are none, or the store is closed
 			return
 		}
 		for _, e := range events {

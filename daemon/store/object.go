@@ -36,21 +36,23 @@ func (h *handles) init() { h.kept = map[[32]byte]*kept{} }
 // Object opens the contents of a valid path, else ErrNotValid. The handle must be closed.
 func (s *Store) Object(p nix.StorePath) (*Object, error) {
 	r, err := s.record(p)
-	if err != nil {
-		return nil, err
-	}
-	hash, _ := r.Info.NarHash.SHA256()
-	k, err := s.keep(hash)
-	if errors.Is(err, cas.ErrNotFound) {
-		// Either the path was deleted in this moment, or the store is damaged.
-		if ok, err := s.db.Has(p); err == nil && !ok {
-			return nil, s.notValid(p)
+	for err == nil {
+		hash, _ := r.Info.NarHash.SHA256()
+		var k *kept
+		if k, err = s.keep(hash); err == nil {
+			return &Object{s: s, path: p, slot: r.Slot, kept: k}, nil
 		}
+		// If it is not there, either the path was deleted in this moment, and perhaps added again, or the store is damaged.
+		slot := r.Slot
+		if errors.Is(err, cas.ErrNotFound) {
+			if again, dbErr := s.record(p); dbErr != nil || again.Slot != slot {
+				r, err = again, dbErr
+				continue
+			}
+		}
+		err = fmt.Errorf("open path '%s': %w", s.print(p), err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open path '%s': %w", s.print(p), err)
-	}
-	return &Object{s: s, path: p, slot: r.Slot, kept: k}, nil
+	return nil, err
 }
 
 // ObjectBySlot opens the contents of the path in a slot, ErrNotValid if it is not valid any more.

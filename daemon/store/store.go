@@ -89,13 +89,7 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err := s.clearTemp(); err != nil {
 		return s, err
 	}
-	content := filepath.Join(dir, "store")
-	if opts.RebuildIndex {
-		s.content, err = cas.RebuildIndex(content, opts.Content, opts.RebuildProgress)
-	} else {
-		s.content, err = cas.Open(content, opts.Content)
-	}
-	if err != nil {
+	if err := s.openContent(filepath.Join(dir, "store")); err != nil {
 		return s, err
 	}
 	s.db = db.New(s.content, cas.ErrNotFound)
@@ -109,6 +103,31 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	s.slots.init(next)
 	s.handles.init()
 	return s, nil
+}
+
+// patience is how often, in steps of patienceStep, a content store is tried that seems to be in use.
+const (
+	patience     = 40
+	patienceStep = 50 * time.Millisecond
+)
+
+func (s *Store) openContent(dir string) (err error) {
+	tick := time.NewTicker(patienceStep)
+	defer tick.Stop()
+	for range patience {
+		if s.opts.RebuildIndex {
+			s.content, err = cas.RebuildIndex(dir, s.opts.Content, s.opts.RebuildProgress)
+		} else {
+			s.content, err = cas.Open(dir, s.opts.Content)
+		}
+		if !errors.Is(err, cas.ErrLocked) {
+			return err
+		}
+		// We are the owner of the state directory, so this is only a child that the last owner was just starting: it has copies
+		// of his descriptors until its exec.
+		<-tick.C
+	}
+	return err
 }
 
 // Close closes the store, which must not be in use any more. It may be called more than once.
