@@ -27,6 +27,7 @@ type Files interface {
 	Create(name string) (File, error)
 	// Open opens an existing file for reading and writing.
 	Open(name string) (File, int64, error)
+	// Remove removes a file, durably: a pack that came back could undo deletions.
 	Remove(name string) error
 	// List returns the names of all files.
 	List() ([]string, error)
@@ -68,7 +69,12 @@ func (d dirFiles) Open(name string) (File, int64, error) {
 	return osFile{f}, st.Size(), nil
 }
 
-func (d dirFiles) Remove(name string) error { return os.Remove(filepath.Join(d.dir, name)) }
+func (d dirFiles) Remove(name string) error {
+	if err := os.Remove(filepath.Join(d.dir, name)); err != nil {
+		return err
+	}
+	return syncDir(d.dir)
+}
 
 func (d dirFiles) List() (names []string, err error) {
 	ents, err := os.ReadDir(d.dir)

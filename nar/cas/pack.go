@@ -265,13 +265,19 @@ func (l *packLog) resume(end position, keep bool) error {
 	l.end, l.durable = end, end
 	l.next = max(l.next, end.pack+1)
 	p := l.packs[end.pack]
-	if keep || p == nil {
+	if p == nil {
 		return nil
 	}
-	if err := p.file.Truncate(int64(end.off)); err != nil {
-		return fmt.Errorf("cutting the unfinished end off %s: %w", packName(p.id), err)
+	if !keep {
+		if err := p.file.Truncate(int64(end.off)); err != nil {
+			return fmt.Errorf("cutting the unfinished end off %s: %w", packName(p.id), err)
+		}
+		l.cur = p
 	}
-	l.cur = p
+	// Frames that a killed process wrote are there, and not yet on the disk.
+	if err := p.file.Sync(); err != nil {
+		return fmt.Errorf("syncing %s: %w", packName(p.id), err)
+	}
 	return nil
 }
 
