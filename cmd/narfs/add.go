@@ -44,10 +44,10 @@ func newAdd(p *process) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.name, "name", "", "name of the store path (default: that of the file)")
+	flags.StringVar(&o.name, "name", "", "`NAME` of the store path (default that of the file)")
 	flags.BoolVar(&o.flat, "flat", false, "let the path follow from a file's bytes, not from its NAR")
 	flags.BoolVar(&o.text, "text", false, "the same as Nix does it for texts, which may have references")
-	flags.StringVar(&o.algo, "algo", "sha256", "hash algorithm: md5, sha1, sha256 or sha512")
+	flags.StringVar(&o.algo, "algo", "sha256", "hash `ALGORITHM` md5, sha1, sha256 or sha512")
 	flags.StringSliceVar(&o.references, "refs", nil, "store `PATHS` that it refers to")
 	flags.BoolVar(&o.repair, "repair", false, "store the contents again if the path is valid already")
 	o.hack.define(cmd, "undo the case hack in the tree")

@@ -44,7 +44,7 @@ func newDu(p *process) *cobra.Command {
 	flags.BoolVarP(&o.closure, "recursive", "r", false, "show also all that the paths refer to")
 	flags.BoolVarP(&o.summary, "summarize", "s", false, "show the total only")
 	flags.BoolVarP(&o.bytes, "bytes", "b", false, "show numbers of bytes, not 1.5 KiB")
-	flags.StringVar(&o.sort, "sort", "name", "sort by name, logical, unique or stored size")
+	flags.StringVar(&o.sort, "sort", "name", "sort by `KEY` name, logical, unique or stored")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }

@@ -117,7 +117,7 @@ func (p *process) looksStored(arg string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if _, ok := inMount(mounts, storeDir, p.abs(arg)); ok {
+	if _, ok := inMount(mounts, dir, storeDir, p.abs(arg)); ok {
 		return true, nil
 	}
 	return !exists(p.abs(arg)), nil
@@ -173,12 +173,12 @@ type hackFlags struct{ mode, fold string }
 
 func (h *hackFlags) define(cmd *cobra.Command, purpose string) {
 	flags := cmd.Flags()
-	flags.StringVar(&h.mode, "case-hack", "auto", purpose+": `off, on`, or auto for where the file system folds case")
+	flags.StringVar(&h.mode, "case-hack", "auto", "`MODE` off, on or auto, where the file system folds case: "+purpose)
 	_ = cmd.RegisterFlagCompletionFunc("case-hack", cobra.FixedCompletions([]string{"off", "on", "auto"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (h *hackFlags) defineFold(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&h.fold, "fold", "", "which names are one: `ascii` as Nix has it, hfs or apfs (default: what the system does, ascii on Linux)")
+	cmd.Flags().StringVar(&h.fold, "fold", "", "`RULE` ascii as Nix has it, hfs or apfs: which names are one (default what the system does, ascii on Linux)")
 	_ = cmd.RegisterFlagCompletionFunc("fold", cobra.FixedCompletions([]string{"ascii", "hfs", "apfs"}, cobra.ShellCompDirectiveNoFileComp))
 }
 

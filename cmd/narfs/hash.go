@@ -51,8 +51,8 @@ func newHash(p *process) *cobra.Command {
 	hack.define(cmd, "undo the case hack in a tree on disk")
 	flags := cmd.Flags()
 	flags.BoolVar(&flat, "flat", false, "hash the bytes of a file, not its NAR")
-	flags.StringVar(&algoName, "algo", "sha256", "hash algorithm: md5, sha1, sha256 or sha512")
-	flags.StringVar(&base, "base", "sri", "spelling: sri, base16, nix32 or base64")
+	flags.StringVar(&algoName, "algo", "sha256", "hash `ALGORITHM` md5, sha1, sha256 or sha512")
+	flags.StringVar(&base, "base", "sri", "`SPELLING` sri, base16, nix32 or base64")
 	flags.BoolVar(&asJSON, "json", false, "print a JSON object of hashes by PATH")
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/narfs/narfs/casefold"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/nar"
@@ -76,6 +77,9 @@ func step(s *store.Store, n *node, t target, name string) error {
 		return nil
 	}
 	next, ok := n.tree.Lookup(n.index, name)
+	if orig, hacked := casefold.Strip(name); !ok && hacked { // as a hacked view shows it
+		next, ok = n.tree.Lookup(n.index, orig)
+	}
 	if n.tree.Type(n.index) != nar.TypeDirectory || !ok {
 		return &absentError{strings.TrimSuffix(s.Dir().Path(t.path)+"/"+t.rest, "/")}
 	}

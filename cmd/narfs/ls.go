@@ -56,7 +56,7 @@ func newLs(p *process) *cobra.Command {
 	flags.BoolVarP(&o.reverse, "reverse", "r", false, "sort the other way round")
 	flags.BoolVar(&o.json, "json", false, "print JSON, as nix store ls --json does")
 	flags.BoolVar(&o.listing, "listing", false, "print the JSON listing of a binary cache")
-	flags.StringVar(&o.colour, "color", "auto", "use colours: always, never, or auto for on a terminal only")
+	flags.StringVar(&o.colour, "color", "auto", "use colours `WHEN` always, never, or auto, on a terminal")
 	return cmd
 }
 

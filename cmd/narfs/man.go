@@ -32,6 +32,6 @@ func newMan(p *process) *cobra.Command {
 			return doc.GenManTree(page, header, dir)
 		},
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "write the pages of the command and of all below it into this folder instead")
+	cmd.Flags().StringVar(&dir, "dir", "", "write the pages of the command and of all below it into `DIR` instead")
 	return cmd
 }

@@ -63,7 +63,7 @@ func newMount(p *process) *cobra.Command {
 				return err
 			}
 			return p.withStore(cmd.Context(), use{creates: true, lasts: true}, func(ctx context.Context, s *store.Store) error {
-				mo.Name = s.StateDir()
+				mo.Name = mountName(s.StateDir())
 				return p.mount(ctx, dir, mo, o)
 			})
 		},
@@ -80,7 +80,7 @@ func newMount(p *process) *cobra.Command {
 	flags.BoolVar(&o.readOnly, "read-only", true, "there is no other way")
 	_ = flags.MarkHidden("read-only")
 	flags.BoolVarP(&o.background, "background", "b", false, "return as soon as the store is mounted")
-	flags.DurationVar(&o.compressAfter, "compress-after", time.Minute, "compress well what was compressed quickly when there was nothing to do for so `long`; 0 for never")
+	flags.DurationVar(&o.compressAfter, "compress-after", time.Minute, "compress well what was compressed quickly, after so much `TIME` with nothing to do; 0 for never")
 	flags.BoolVar(&o.ready, "ready", false, "say when the store is mounted")
 	_ = flags.MarkHidden("ready") // for --background
 	return cmd

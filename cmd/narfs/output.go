@@ -84,3 +84,34 @@ func printable(name string) string {
 		return r
 	}, name)
 }
+
+// widest is how long lines of help get on a wide terminal.
+const widest = 100
+
+// wrap breaks the lines of a text at spaces. Indented lines stay as they are.
+func wrap(text string, width int) string {
+	var out strings.Builder
+	for line := range strings.SplitSeq(text, "\n") {
+		if strings.HasPrefix(line, " ") {
+			out.WriteString(line + "\n")
+			continue
+		}
+		at := 0
+		for i, word := range strings.Fields(line) {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case i == 0:
+			case at+1+n > width:
+				out.WriteByte('\n')
+				at = 0
+			default:
+				out.WriteByte(' ')
+				at++
+			}
+			out.WriteString(word)
+			at += n
+		}
+		out.WriteByte('\n')
+	}
+	return strings.TrimSuffix(out.String(), "\n")
+}

@@ -115,7 +115,7 @@ func (p *process) onDisk(s *store.Store, arg string) (target, error) {
 	for links := 0; len(todo) > 0 && links <= maxLinks; {
 		next := filepath.Join(at, todo[0])
 		todo = todo[1:]
-		if inStore, ok := inMount(mounts, string(s.Dir()), next); ok {
+		if inStore, ok := inMount(mounts, s.StateDir(), string(s.Dir()), next); ok {
 			sp, rest, err := nix.SplitStorePath(s.Dir(), strings.Join(append([]string{string(s.Dir()), inStore}, todo...), "/"))
 			if err != nil {
 				return target{}, unknown
@@ -140,13 +140,14 @@ func splitPath(name string) []string {
 	return strings.FieldsFunc(name, func(r rune) bool { return r == '/' })
 }
 
-// inMount returns the part of a path that is below the store directory, or below a mount of narfs.
-func inMount(mounts []fs.Mounted, storeDir, name string) (rest string, ok bool) {
+// inMount returns the part of a path that is below the store directory, or below a mount of the store in a state directory.
+func inMount(mounts []fs.Mounted, stateDir, storeDir, name string) (rest string, ok bool) {
 	if rest, ok = strings.CutPrefix(name, storeDir+"/"); ok {
 		return rest, true
 	}
 	for _, m := range mounts {
-		if rest, ok = strings.CutPrefix(name, strings.TrimSuffix(m.Dir, "/")+"/"); ok {
+		rest, ok = strings.CutPrefix(name, strings.TrimSuffix(m.Dir, "/")+"/")
+		if ok && (!filepath.IsAbs(m.Source) || sameDir(m.Source, stateDir)) {
 			return rest, true
 		}
 	}

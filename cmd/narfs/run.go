@@ -110,6 +110,11 @@ func newRoot(p *process) *cobra.Command {
 	}
 	root.SetHelpCommandGroupID(groupPlumbing)
 	root.SetCompletionCommandGroupID(groupPlumbing)
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		cmd.Long = wrap(cmd.Long, min(p.columns(p.stdout), widest))
+		help(cmd, args)
+	})
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
 	root.AddCommand(newMountHelper(p))
 	return root

@@ -312,3 +312,11 @@ func TestTable(t *testing.T) {
 		t.Errorf("table = %q; want %q", got.String(), want)
 	}
 }
+
+func TestWrap(t *testing.T) {
+	const text = "one two three four\n\n  indented lines stay as they are\nfive sixseveneightnine ten"
+	const want = "one two\nthree four\n\n  indented lines stay as they are\nfive\nsixseveneightnine\nten"
+	if got := wrap(text, 10); got != want {
+		t.Errorf("wrap = %q; want %q", got, want)
+	}
+}

@@ -40,7 +40,7 @@ func newTree(p *process) *cobra.Command {
 	flags.BoolVarP(&o.dirs, "dirs", "d", false, "show folders only")
 	flags.BoolVarP(&o.sizes, "sizes", "s", false, "show the sizes of files")
 	flags.BoolVar(&o.json, "json", false, "print JSON, as nix store ls --json -R does")
-	flags.StringVar(&o.colour, "color", "auto", "use colours: always, never, or auto for on a terminal only")
+	flags.StringVar(&o.colour, "color", "auto", "use colours `WHEN` always, never, or auto, on a terminal")
 	return cmd
 }
 

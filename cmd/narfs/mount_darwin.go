@@ -1,0 +1,4 @@
+package main
+
+// mountName is what Finder shows as the volume.
+func mountName(string) string { return "narfs" }
