@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -146,6 +147,9 @@ func (b *bench) failed(ctx context.Context, what string, err error) {
 func (b *bench) measure(ctx context.Context) {
 	b.results.describe(ctx, b.config)
 	b.say("%s; samples from %s", strings.TrimSpace(b.results.Machine[narfs]), b.dir)
+	if l := load(); l > float64(runtime.NumCPU())/2 {
+		b.results.note("the machine was busy (load %.1f on %d cores): what uses all cores looks slower than it is; see CPU", l, runtime.NumCPU())
+	}
 	if b.dropCaches && os.Geteuid() != 0 {
 		b.results.note("-drop-caches needs root: only the caches of what is measured were dropped")
 		b.dropCaches = false

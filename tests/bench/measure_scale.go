@@ -37,16 +37,16 @@ func (b *bench) measureScale(ctx context.Context) error {
 		if err := preload(s.dir); err != nil {
 			return err
 		}
-		if err := b.measureOpen(ctx, s, "open", b.measureFind); err != nil {
+		if err := b.measureStart(ctx, s, "start", b.measureFind); err != nil {
 			return err
 		}
-		if !b.plan.series("open-dropped") {
+		if !b.plan.series("start-dropped") {
 			continue
 		}
 		if err := b.drop(s.dir); err != nil {
 			return err
 		}
-		if err := b.measureOpen(ctx, s, "open-dropped", nil); err != nil {
+		if err := b.measureStart(ctx, s, "start-dropped", nil); err != nil {
 			return err
 		}
 	}
@@ -67,8 +67,8 @@ func (b *bench) measureFind(ctx context.Context, m *mount) error {
 	return nil
 }
 
-// measureOpen measures the time from the start of narfs until its mount can be listed, then calls with.
-func (b *bench) measureOpen(ctx context.Context, s *state, series string, with func(context.Context, *mount) error) error {
+// measureStart measures the time from the start of narfs until its mount can be listed, then calls with.
+func (b *bench) measureStart(ctx context.Context, s *state, series string, with func(context.Context, *mount) error) error {
 	start := time.Now()
 	m, err := s.mount(ctx)
 	wall := time.Since(start).Seconds()

@@ -29,17 +29,28 @@ func flush(dir string) error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-// evict takes a file, or the files of a folder, out of the page cache. Nothing may have them open.
+// evict takes a file, or the files of a folder, out of the page cache. Nothing may have them open. It is an error if more
+// than a little stays, as pages that are in use do.
 func evict(path string) error {
-	return eachFile(path, func(f *os.File) error {
+	var size, left int64
+	err := eachFile(path, func(f *os.File) error {
 		if err := f.Sync(); err != nil {
 			return err
 		}
 		if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 			return fmt.Errorf("taking %s out of the page cache: %w", f.Name(), err)
 		}
-		return nil
+		info, err := f.Stat()
+		if err == nil {
+			size, left = size+info.Size(), left+max(0, cached(f))
+		}
+		return err
 	})
+	const tolerable = 100 // one part in so many
+	if err == nil && left > size/tolerable+1<<20 {
+		err = fmt.Errorf("%d of %d MB of %s stay in the page cache", left>>20, size>>20, path)
+	}
+	return err
 }
 
 // preload reads a file, or the files of a folder, into the page cache.

@@ -29,6 +29,14 @@ type sample struct {
 
 func (s sample) cpu() float64 { return s.User + s.System + s.Server }
 
+// projection is what a storm that did not get through has to be multiplied with; its own figures already are.
+func (s sample) projection() float64 {
+	if s.Done == 0 || s.Done >= s.Total {
+		return 1
+	}
+	return float64(s.Total) / float64(s.Done)
+}
+
 // samples are those of each series and system.
 type samples map[string]map[string][]sample
 

@@ -77,8 +77,8 @@ func rows() []row {
 		{"rebuild", "rebuild", "growth by a copy with other references", first, inBytes, atMost(0.04)},
 		{"rebuild", "rebuild-imported", "the same, as imported", first, inBytes, aim{}},
 
-		{"scale", "open", "open a store of a million chunks, mount", "", inSeconds, atMost(0.3)},
-		{"scale", "open-dropped", "the same, from disk", "", inSeconds, aim{}},
+		{"scale", "start", "open a store of a million chunks, mount", "", inSeconds, atMost(0.3)},
+		{"scale", "start-dropped", "the same, from disk", "", inSeconds, aim{}},
 		{"scale", "find-rss", "memory after find over a million files", "", inBytes, atMost(300e6)},
 		{"scale", "find-anon", "the same without files", "", inAnonymous, aim{}},
 	}

@@ -96,10 +96,8 @@ func makeStorm(op, dir, list, file string, limit time.Duration) (sample, error) 
 	s.Wall = time.Since(start).Seconds()
 	after := ownCPU()
 	s.User, s.System = after.User-before.User, after.System-before.System
-	if s.Done > 0 && s.Done < r.n {
-		whole := float64(r.n) / float64(s.Done)
-		s.Wall, s.User, s.System = s.Wall*whole, s.User*whole, s.System*whole
-	}
+	whole := s.projection()
+	s.Wall, s.User, s.System = s.Wall*whole, s.User*whole, s.System*whole
 	return s, nil
 }
 

@@ -119,7 +119,7 @@ func withServer(ctx context.Context, m *mount, w work) (sample, error) {
 		return s, err
 	}
 	after, err := m.serverCPU()
-	s.Server = after - before
+	s.Server = (after - before) * s.projection()
 	return s, err
 }
 
