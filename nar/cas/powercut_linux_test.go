@@ -87,12 +87,23 @@ func (v *victim) stop(tb testing.TB) {
 	tb.Fatal("the child does not stop")
 }
 
+// mountLoop mounts an image. If another mount namespace, of a sandbox say, was made while it was mounted
+// the last time, that one keeps the dead file system until it ends.
 func mountLoop(tb testing.TB, img, mnt string) {
 	tb.Helper()
-	if out, err := exec.Command("mount", "-o", "loop", img, mnt).CombinedOutput(); err != nil {
-		tb.Skipf("cannot mount a loop device here: %s", out)
-	}
 	tb.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
+	var err error
+	for range 600 {
+		if out, merr := exec.Command("mount", "-o", "loop", img, mnt).CombinedOutput(); merr != nil {
+			tb.Skipf("cannot mount a loop device here: %s", out)
+		}
+		if err = os.WriteFile(filepath.Join(mnt, "alive"), nil, 0o600); err == nil {
+			return
+		}
+		command(tb, "umount", mnt)
+		time.Sleep(50 * time.Millisecond)
+	}
+	tb.Fatal(err)
 }
 
 func command(tb testing.TB, name string, args ...string) {
