@@ -148,15 +148,17 @@ func writeColumns(w io.Writer, names []string, widths []int, width int) error {
 			rows = candidate
 		}
 	}
+	var columns []int // widths
+	for first := 0; first < len(names); first += rows {
+		columns = append(columns, slices.Max(widths[first:min(first+rows, len(names))]))
+	}
 	var line strings.Builder
 	for row := range rows {
 		line.Reset()
 		for i := row; i < len(names); i += rows {
 			line.WriteString(names[i])
 			if i+rows < len(names) {
-				first := i - row
-				column := slices.Max(widths[first:min(first+rows, len(names))])
-				line.WriteString(strings.Repeat(" ", column-widths[i]+gap))
+				line.WriteString(strings.Repeat(" ", columns[i/rows]-widths[i]+gap))
 			}
 		}
 		if _, err := fmt.Fprintln(w, line.String()); err != nil {
