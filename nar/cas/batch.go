@@ -3,6 +3,7 @@ package cas
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Get returns the value of one of the owner's keys, or ErrNotFound.
@@ -66,8 +67,11 @@ func (s *Store) Commit(ctx context.Context, b *Batch) error {
 	if b.err != nil {
 		return fmt.Errorf("commit: %w", b.err)
 	}
-	if err := s.room(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+	// Deletions may use the reserve: how else would a full disk get room again.
+	if slices.ContainsFunc(b.recs, func(r record) bool { return r.value != nil }) {
+		if err := s.room(); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
 	}
 	err := s.submit(ctx, &commit{recs: b.recs, done: make(chan error, 1)})
 	if err != nil {

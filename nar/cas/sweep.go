@@ -351,6 +351,9 @@ func (sw *sweep) pack(ctx context.Context, id uint32, oldest bool) error {
 	}
 	sealed := id != sw.limit.pack
 	rewrite := sealed && (thin(live, pm.disk) || sw.opts.Compress && light*4 > pm.disk)
+	if live > 0 && sw.s.room() != nil {
+		rewrite = false // what is live has no other place on a full disk; holes need none
+	}
 	switch {
 	case sw.opts.DryRun:
 		for _, f := range dead {
