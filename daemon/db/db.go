@@ -110,16 +110,24 @@ func PutSlots(w Writer, next uint32) {
 // Get returns the record of a valid path, else ErrNotFound.
 func (d *DB) Get(path nix.StorePath) (Record, error) {
 	key := infoKey(path)
-	v, err := d.get(key)
-	if err != nil {
-		return Record{}, fmt.Errorf("path %s: %w", path, err)
+	for try := 0; ; try++ {
+		v, err := d.get(key)
+		if err != nil {
+			return Record{}, fmt.Errorf("path %s: %w", path, err)
+		}
+		r, err := d.parse(key, v)
+		if err == nil {
+			return r, nil
+		}
+		// The parts of a large record are read one after the other: it may change meanwhile.
+		if len(v) < partSize || try == tries {
+			return Record{}, fmt.Errorf("path %s: %w", path, err)
+		}
 	}
-	r, err := d.parse(key, v)
-	if err != nil {
-		return Record{}, fmt.Errorf("path %s: %w", path, err)
-	}
-	return r, nil
 }
+
+// tries is how often a record in parts is read that seems to be damaged.
+const tries = 3
 
 // Has reports whether a path is valid.
 func (d *DB) Has(path nix.StorePath) (bool, error) {
@@ -205,6 +213,9 @@ func (d *DB) names(prefix []byte, start string, limit int) (found []nix.StorePat
 func (d *DB) All(fn func(Record, error) error) error {
 	return d.kv.Scan([]byte{kindInfo}, func(key, value []byte) error {
 		r, err := d.parse(key, bytes.Clone(value))
+		if path, perr := nix.ParseBaseName(string(key[1:])); err != nil && len(value) == partSize && perr == nil {
+			r, err = d.Get(path)
+		}
 		if errors.Is(err, ErrNotFound) {
 			return nil // a record in parts that was deleted meanwhile
 		}

@@ -353,3 +353,43 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// changing is a space in which a record changes between the reading of its parts.
+type changing struct {
+	kv
+
+	change func()
+}
+
+func (c *changing) Get(key []byte) ([]byte, error) {
+	v, err := c.kv.Get(key)
+	if key[0] == 'p' && c.change != nil {
+		c.change()
+		c.change = nil
+	}
+	return v, err
+}
+
+func TestChangingParts(t *testing.T) {
+	t.Parallel()
+	var refs []nix.StorePath
+	for i := range 8000 {
+		refs = append(refs, path(t, i, "a-reference-of-some-length"))
+	}
+	want := record(t, 1, refs...)
+	m := kv{}
+	mustPut(t, m, want)
+	c := &changing{kv: m, change: func() {
+		want.Info.AddSignatures(nix.Signature{KeyName: "k"})
+		if err := db.Replace(m, want); err != nil {
+			t.Error(err)
+		}
+	}}
+	got, err := db.New(c, errAbsent).Get(want.Info.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got, exact); diff != "" {
+		t.Errorf("Get, -want +got:\n%s", diff)
+	}
+}
