@@ -55,7 +55,7 @@ func (p *process) withInput(ctx context.Context, name string, m *meter, fn func(
 		defer done()
 		return fn(r)
 	}
-	f, err := os.Open(p.abs(name))
+	f, err := openFile(ctx, p.abs(name))
 	if err != nil {
 		return err
 	}
@@ -64,6 +64,34 @@ func (p *process) withInput(ctx context.Context, name string, m *meter, fn func(
 	r, done := interruptible(ctx, m.reader(f))
 	defer done()
 	return fn(r)
+}
+
+// openFile is os.Open for what may be a pipe that nobody writes to: it gives up when ctx ends.
+func openFile(ctx context.Context, name string) (*os.File, error) {
+	if info, err := os.Stat(name); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return os.Open(name)
+	}
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	result := make(chan opened)
+	go func() { // ends when somebody writes
+		f, err := os.Open(name)
+		select {
+		case result <- opened{f, err}:
+		case <-ctx.Done():
+			if err == nil {
+				_ = f.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-result:
+		return r.f, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // remaining is how many bytes of a regular file are still to be read, 0 if that is not known.

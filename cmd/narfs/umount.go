@@ -1,11 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/narfs/narfs/daemon/lock"
 	"github.com/narfs/narfs/fs"
 )
 
@@ -34,7 +39,7 @@ func newUmount(p *process) *cobra.Command {
 			}
 			var errs []error
 			for _, dir := range args {
-				if err := fs.Unmount(cmd.Context(), p.abs(dir), force); err != nil {
+				if err := p.umount(cmd.Context(), p.abs(dir), force); err != nil {
 					errs = append(errs, err)
 				}
 			}
@@ -44,6 +49,49 @@ func newUmount(p *process) *cobra.Command {
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "unmount also what is in use or dead")
 	cmd.Flags().BoolVar(&all, "all", false, "unmount everything that narfs has mounted")
 	return cmd
+}
+
+// umount unmounts, and waits for the end of who has served that, so that the state directory can be moved or removed then.
+func (p *process) umount(ctx context.Context, dir string, force bool) error {
+	before, err := fs.Mounts()
+	if err != nil {
+		return err
+	}
+	if err := fs.Unmount(ctx, dir, force); err != nil {
+		return err
+	}
+	after, err := fs.Mounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range before {
+		shows := func(other fs.Mounted) bool { return other.Source == m.Source }
+		if m.Dir != dir || !filepath.IsAbs(m.Source) || slices.ContainsFunc(after, shows) {
+			continue
+		}
+		if waitForOwner(ctx, m.Source) != nil {
+			p.remark("narfs: %s is unmounted; its server has not ended yet\n", dir)
+		}
+	}
+	return nil
+}
+
+// waitForOwner waits a while for the end of the mount that owns a state directory.
+func waitForOwner(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, unmountTime)
+	defer cancel()
+	for {
+		o, err := lock.Own(dir, "narfs umount")
+		if err == nil {
+			return o.Release()
+		}
+		if owned, ok := errors.AsType[*lock.OwnedError](err); !ok || !strings.Contains(owned.What, " mount ") {
+			return nil // another command's, or another user's
+		}
+		if err := wait(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // mountedDirs are the folders that narfs has mounted something on, the last one first.

@@ -261,16 +261,19 @@ mount -t fuse.narfs -o noexec,case_hack=on "$3" "$1/mnt"
 cat "$1/mnt/$4"
 grep -o "fuse.narfs ro,nosuid,nodev,noexec" /proc/mounts
 umount "$1/mnt"
+"$2" --state "$3" ls >/dev/null # waits for the end of who has served it
 echo "$3 $1/mnt fuse.narfs allow_other,noauto 0 0" >"$1/fstab"
 mount --fstab "$1/fstab" "$1/mnt"
 cat "$1/mnt/$4"
 umount "$1/mnt"
+"$2" --state "$3" ls >/dev/null # waits for the end of who has served it
 rm /usr/sbin/mount.fuse.narfs
 if [ -e /sbin/mount.fuse ]; then # libfuse's helper starts narfs from PATH
 	ln -s "$2" /usr/sbin/narfs
 	mount -t fuse.narfs "$3" "$1/mnt"
 	cat "$1/mnt/$4"
 	umount "$1/mnt"
+	"$2" --state "$3" ls >/dev/null # waits for the end of who has served it
 else
 	echo hello
 fi`))
