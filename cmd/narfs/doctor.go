@@ -8,6 +8,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"time"
 
@@ -145,12 +146,16 @@ func (d *diagnosis) mounts(ctx context.Context) {
 		d.add("mounts", fine, "narfs has mounted nothing", "")
 	}
 	for _, m := range mounts {
+		bad := failure
+		if dir, err := d.p.stateDir(); err == nil && filepath.IsAbs(m.Source) && !sameDir(dir, m.Source) {
+			bad = notice // of another store
+		}
 		state, err := fs.ProbeDir(ctx, m.Dir)
 		switch {
 		case err != nil:
-			d.add("mount", failure, m.Dir+": "+err.Error(), "narfs umount --force "+m.Dir)
+			d.add("mount", bad, m.Dir+": "+err.Error(), "narfs umount --force "+m.Dir)
 		case state == fs.DirDead || state == fs.DirHung:
-			d.add("mount", failure, m.Dir+": "+state.String(), "narfs umount --force "+m.Dir)
+			d.add("mount", bad, m.Dir+", of "+m.Source+": "+state.String(), "narfs umount --force "+m.Dir)
 		default:
 			d.add("mount", fine, m.Dir+" shows "+m.Source, "")
 		}
