@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -180,16 +179,16 @@ func compressors() map[string]string {
 
 // plain refuses what is compressed.
 func plain(r io.Reader) (io.Reader, error) {
-	const longest = 6
-	br := bufio.NewReaderSize(r, readAhead)
-	head, err := br.Peek(longest)
-	if err != nil && !errors.Is(err, io.EOF) {
+	head := make([]byte, 6)
+	n, err := io.ReadFull(r, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
 	}
+	head = head[:n]
 	for magic, program := range compressors() {
 		if bytes.HasPrefix(head, []byte(magic)) {
 			return nil, hint(errors.New("the input is compressed"), program+" <FILE | narfs import …")
 		}
 	}
-	return br, nil
+	return io.MultiReader(bytes.NewReader(head), r), nil
 }

@@ -50,16 +50,17 @@ func (p *process) withInput(ctx context.Context, name string, m *meter, fn func(
 		if isTerminal(p.stdin) {
 			return hint(errors.New("the standard input is a terminal"), "give a file, or the output of another command: … | narfs …")
 		}
-		m.setTotal(remaining(p.stdin))
-		r, done := interruptible(ctx, m.reader(p.stdin))
-		defer done()
-		return fn(r)
+		return readInput(ctx, p.stdin, m, fn)
 	}
 	f, err := openFile(ctx, p.abs(name))
 	if err != nil {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // only read
+	return readInput(ctx, f, m, fn)
+}
+
+func readInput(ctx context.Context, f io.Reader, m *meter, fn func(r io.Reader) error) error {
 	m.setTotal(remaining(f))
 	r, done := interruptible(ctx, m.reader(f))
 	defer done()
@@ -96,10 +97,7 @@ func openFile(ctx context.Context, name string) (*os.File, error) {
 
 // remaining is how many bytes of a regular file are still to be read, 0 if that is not known.
 func remaining(r io.Reader) int64 {
-	f, ok := r.(interface {
-		io.Reader
-		Stat() (os.FileInfo, error)
-	})
+	f, ok := r.(interface{ Stat() (os.FileInfo, error) })
 	if !ok {
 		return 0
 	}
