@@ -64,12 +64,16 @@ func (p *process) umount(ctx context.Context, dir string, force bool) error {
 	if err != nil {
 		return err
 	}
+	patience := unmountTime
+	if force {
+		patience /= 10 // it lives on with those who use it
+	}
 	for _, m := range before {
 		shows := func(other fs.Mounted) bool { return other.Source == m.Source }
 		if m.Dir != dir || !filepath.IsAbs(m.Source) || slices.ContainsFunc(after, shows) {
 			continue
 		}
-		if waitForOwner(ctx, m.Source) != nil {
+		if waitForOwner(ctx, m.Source, patience) != nil {
 			p.remark("narfs: %s is unmounted; its server has not ended yet\n", dir)
 		}
 	}
@@ -77,8 +81,8 @@ func (p *process) umount(ctx context.Context, dir string, force bool) error {
 }
 
 // waitForOwner waits a while for the end of the mount that owns a state directory.
-func waitForOwner(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, unmountTime)
+func waitForOwner(ctx context.Context, dir string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		o, err := lock.Own(dir, "narfs umount")
