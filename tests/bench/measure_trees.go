@@ -96,6 +96,7 @@ func (b *bench) measureBig(ctx context.Context) error {
 	b.measureWork(ctx, volumes, []work{
 		{"rand", b.storm("rand", "", name)},
 		{"mmap", b.storm("mmap", "", name)},
+		{"touch", b.storm("touch", "", name)},
 		{"seq", b.storm("seq", "", name)},
 	})
 	return nil

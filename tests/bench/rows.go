@@ -113,6 +113,7 @@ func rows() []row {
 		at(warm, ext4, atMost(1.5)), at(cold, ext4, atMost(1)), at(cold, squashfs, atMost(0.3)), at(dropped, ext4, aim{}))
 	add("big", "rand", "random 4K reads", at(warm, ext4, atMost(1.05)), at(cold, ext4, atMost(1.3)))
 	add("big", "mmap", "random 4K reads, mmap", at(warm, ext4, atMost(1.05)), at(cold, ext4, atMost(1.3)))
+	add("big", "touch", "random 4K reads, mmap unadvised", at(warm, ext4, aim{}), at(cold, ext4, aim{}))
 	add("big", "seq", "sequential read", at(cold, squashfs, atMost(0.8)), at(cold, ext4, aim{}), at(warm, ext4, aim{}))
 	add("compile", "compile", "compile C files with headers in the mount", at(warm, ext4, atMost(1.05)), at(cold, ext4, aim{}))
 	return list

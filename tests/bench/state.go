@@ -87,7 +87,7 @@ func (s *state) mount(ctx context.Context) (*mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	serve := s.command("mount", dir)
+	serve := s.command("mount", "--compress-after", "0", dir) // what it does when idle is no part of any sample
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), serve.args[0], serve.args[1:]...)
 	own(cmd)
 	var complaints tail

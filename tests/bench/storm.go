@@ -26,8 +26,9 @@ const stormLimit = 45 * time.Second
 //	bench storm [-limit TIME] -list FILE OP DIR
 //
 // stat, absent, open and read work on the paths of the list, which begin in DIR: lstat(2), lstat of a name that is not
-// there, open(2) and close(2), the same with reading all in between. rand, mmap and seq work on -file: 4 KiB at random
-// places, with pread(2) or by mmap(2), and all from begin to end.
+// there, open(2) and close(2), the same with reading all in between. rand, mmap, touch and seq work on -file: 4 KiB at
+// random places, with pread(2), or by mmap(2) with the advice that they are random, as fio gives it, or without, as most
+// programs do; and all from begin to end.
 func stormMain(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("bench storm", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -71,7 +72,7 @@ func makeStorm(op, dir, list, file string, limit time.Duration) (sample, error) 
 	var r requests
 	var err error
 	switch op {
-	case "rand", "mmap", "seq":
+	case "rand", "mmap", "touch", "seq":
 		r, err = fileRequests(op, file)
 	default:
 		r, err = treeRequests(op, dir, list)
@@ -181,6 +182,9 @@ func fileRequests(op, file string) (requests, error) {
 		return requests{len(places), func(i int) (int, error) { return unix.Pread(fd, buf, places[i]) }}, nil
 	}
 	mapped, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err == nil && op == "mmap" {
+		err = unix.Madvise(mapped, unix.MADV_RANDOM)
+	}
 	if err != nil {
 		return requests{}, err
 	}
