@@ -193,8 +193,8 @@ func (*storeSource) Usage() fs.Usage { return fs.Usage{Paths: 1} }
 
 type storeObject struct{ *cas.Object }
 
-func (o storeObject) Span(node uint32, off int64) ([]byte, int64, func(), error) {
-	span, err := o.Object.Span(node, off)
+func (o storeObject) Span(node uint32, off int64, n int) ([]byte, int64, func(), error) {
+	span, err := o.Object.Span(node, off, n)
 	if err != nil {
 		return nil, 0, nil, err
 	}

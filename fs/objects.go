@@ -31,9 +31,10 @@ type object struct {
 	used  atomic.Int64
 	bytes int64 // guarded by objects.mu; 0 while loading
 
-	obj  Object
-	view *view
-	err  error
+	obj   Object
+	view  *view
+	given givenSet
+	err   error
 }
 
 func newObjects(src Source, how naming, limit int64) *objects {
@@ -118,6 +119,7 @@ func (c *objects) load(o *object) {
 	}
 	o.obj = obj
 	o.view, bytes = newView(tree, c.naming)
+	o.given = newGivenSet(tree.Len())
 	o.err = nil
 }
 

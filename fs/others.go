@@ -1,24 +1,34 @@
 package fs
 
-import "slices"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 const (
 	// recentFrames is how many frames others remembers. A reader is seldom further ahead of the pusher.
 	recentFrames = 64
 	// enoughUnknown files of a frame that the kernel does not know make it not worth trying the rest.
-	enoughUnknown = 4
-	// After fruitless frames in a row, only one in patientFrames is tried: somebody reads here and there what he
-	// never listed.
-	fruitless     = 16
+	enoughUnknown = 2
+	// Credit is what files that the kernel knew have earned, hitCredit each, and those that it did not know have cost,
+	// one each. Without any, only one frame in patientFrames is tried: somebody reads here and there what was never
+	// listed.
+	hitCredit     = 2
+	maxCredit     = 64
 	patientFrames = 16
 )
 
-// others decides which frames are pushed beyond the file that was read. It is for one goroutine.
+// others decides which frames are pushed beyond the file that was read. But for hopeless it is for one goroutine.
 type others struct {
 	recent  [recentFrames][]uint64 // nodes of the last frames
 	next    int                    // in recent
-	inVain  int                    // frames in a row of which the kernel knew no other file
-	skipped int
+	debt    atomic.Int32           // maxCredit less the credit: the zero value is full of hope
+	skipped atomic.Uint32
+}
+
+// hopeless says, to any goroutine, that others of a frame are not worth decoding.
+func (o *others) hopeless() bool {
+	return o.debt.Load() >= maxCredit && o.skipped.Add(1)%patientFrames != 0
 }
 
 // worthwhile says whether to push what came with a node.
@@ -28,21 +38,13 @@ func (o *others) worthwhile(node uint64) bool {
 			return false // read before it was pushed
 		}
 	}
-	if o.inVain < fruitless {
-		return true
-	}
-	o.skipped++
-	return o.skipped%patientFrames == 0
+	return true
 }
 
-func (o *others) done(nodes []uint64, known int) {
+func (o *others) done(nodes []uint64, known, unknown int) {
 	o.recent[o.next] = nodes
 	o.next = (o.next + 1) % recentFrames
-	if known > 0 {
-		o.inVain = 0
-	} else {
-		o.inVain++
-	}
+	o.debt.Store(int32(min(max(0, int(o.debt.Load())-hitCredit*known+unknown), maxCredit)))
 }
 
 // pushOthers pushes the other files in the frame of a job.
@@ -58,14 +60,37 @@ func (p *pusher) pushOthers(j *pushJob) {
 	_ = frames.Frame(index, j.start, func(c Piece) bool {
 		node := nodeID(slot, c.Node)
 		nodes = append(nodes, node)
+		if !j.again && j.o.given.has(c.Node) {
+			return true
+		}
 		all := pushJob{size: j.o.view.tree.Size(c.Node), data: c.Data, start: c.Off}
 		_, right := all.rest()
 		if p.store(node, right) {
+			j.o.given.add(c.Node)
 			known++
 		} else {
 			unknown++
 		}
 		return known > 0 || unknown < enoughUnknown
 	})
-	p.others.done(nodes, known)
+	p.others.done(nodes, known, unknown)
+}
+
+// givenSet holds the small files of an object whose bytes the kernel was given: they need not be pushed. A file that is
+// asked for though it is here was dropped from the page cache. It is for concurrent use; a nil one holds nothing.
+type givenSet []atomic.Uint32
+
+func newGivenSet(nodes int) givenSet { return make(givenSet, (nodes+31)/32) }
+
+func (g givenSet) has(node uint32) bool {
+	return g != nil && g[node/32].Load()&(1<<(node%32)) != 0
+}
+
+// add adds a node and reports whether it was there.
+func (g givenSet) add(node uint32) bool {
+	if g == nil {
+		return false
+	}
+	bit := uint32(1) << (node % 32)
+	return g[node/32].Or(bit)&bit != 0
 }

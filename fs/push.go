@@ -23,6 +23,7 @@ type pushJob struct {
 	from, to int64 // the part of data that the kernel has
 	release  func()
 	o        *object // of the file, if the others in its frame are to be pushed too
+	again    bool    // the kernel had been given the file before
 }
 
 // pusher puts what one READ left of a decoded frame into the page cache, one frame after the other on its own

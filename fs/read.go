@@ -77,7 +77,14 @@ func (s *server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 // readSpan answers with the memory of the frame. Without an error but with a nil result, the frame holds only a
 // part of what is wanted.
 func (s *server) readSpan(o *object, i uint32, off int64, n int) (fuse.ReadResult, error) {
-	data, start, release, err := o.obj.Span(i, off)
+	size := o.view.tree.Size(i)
+	enough := 0
+	// Of a small file all is wanted, and the rest of its frame only if somebody reads the others, too.
+	one := size <= smallFile && (s.push == nil || s.push.others.hopeless())
+	if one {
+		enough = n
+	}
+	data, start, release, err := o.obj.Span(i, off, enough)
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +93,9 @@ func (s *server) readSpan(o *object, i uint32, off int64, n int) (fuse.ReadResul
 		return nil, nil //nolint:nilnil // says what it means, see above
 	}
 	from := off - start
-	size := o.view.tree.Size(i)
 	rest := pushJob{node: nodeID(o.slot, i), size: size, data: data, start: start, from: from, to: from + int64(n), release: release}
-	if size <= smallFile {
-		rest.o = o
+	if size <= smallFile && !one {
+		rest.o, rest.again = o, o.given.add(i)
 	}
 	return &spanResult{
 		part: [1][]byte{data[from : from+int64(n)]},

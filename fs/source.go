@@ -39,10 +39,11 @@ type Object interface {
 	// ReadAt is io.ReaderAt for the regular file with this index in Tree. Callers read within the file only.
 	ReadAt(node uint32, p []byte, off int64) (int, error)
 	// Span returns a run of bytes of that file around off that is at hand once off is: what one compressed frame
-	// holds of the file. data begins at offset start of the file, start <= off < start+len(data). data stays as it
+	// holds of the file. data begins at offset start of the file, start <= off < start+len(data). With n above 0 these n
+	// bytes from off on are enough, as far as the frame has them: what follows them may be left out. data stays as it
 	// is until release is called, which happens exactly once and possibly much later on another goroutine; Span
 	// must not wait for the release of other spans.
-	Span(node uint32, off int64) (data []byte, start int64, release func(), err error)
+	Span(node uint32, off int64, n int) (data []byte, start int64, release func(), err error)
 }
 
 // FrameObject is an Object whose frames hold several files, and that can say which. Whoever reads one small file

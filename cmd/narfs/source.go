@@ -263,8 +263,8 @@ func (o *sourceObject) ReadAt(node uint32, p []byte, off int64) (int, error) {
 }
 
 // Span implements fs.Object.
-func (o *sourceObject) Span(node uint32, off int64) (data []byte, start int64, release func(), err error) {
-	span, err := o.content.Span(node, off)
+func (o *sourceObject) Span(node uint32, off int64, n int) (data []byte, start int64, release func(), err error) {
+	span, err := o.content.Span(node, off, n)
 	if err != nil {
 		return nil, 0, nil, o.about(err)
 	}

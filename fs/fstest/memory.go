@@ -145,12 +145,15 @@ func (o *Object) ReadAt(node uint32, p []byte, off int64) (int, error) {
 }
 
 // Span implements fs.Object. Every span is a copy of its own that is overwritten when it is released.
-func (o *Object) Span(node uint32, off int64) (data []byte, start int64, release func(), err error) {
+func (o *Object) Span(node uint32, off int64, n int) (data []byte, start int64, release func(), err error) {
 	if err := o.Fail.Load(); err != nil {
 		return nil, 0, nil, *err
 	}
 	lo, hi := o.frame(node, off)
 	p := o.piece(node, lo, hi)
+	if n > 0 {
+		p.Data = p.Data[:min(int64(len(p.Data)), off-p.Off+int64(n))]
+	}
 	o.memory.Spans.Add(1)
 	return p.Data, p.Off, func() {
 		clear(p.Data) // whoever still uses it will notice

@@ -73,7 +73,11 @@ func (s *Store) Commit(ctx context.Context, b *Batch) error {
 			return fmt.Errorf("commit: %w", err)
 		}
 	}
-	err := s.submit(ctx, &commit{recs: b.recs, done: make(chan error, 1)})
+	c := &commit{recs: b.recs, done: make(chan error, 1)}
+	for _, st := range b.staged {
+		c.extents = append(c.extents, objectExtents{st.info.NarHash, st.places.encode()})
+	}
+	err := s.submit(ctx, c)
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}

@@ -13,6 +13,7 @@ type commit struct {
 	recs       []record
 	late       func() ([]record, error) // gives recs when the commit's turn has come
 	checkpoint bool                     // also write a checkpoint
+	extents    []objectExtents          // to enter once recs are
 	done       chan error               // buffered
 }
 
@@ -110,6 +111,9 @@ func (s *Store) commitGroup(group []*commit) {
 				s.log.fail(err)
 			}
 		}
+		if err == nil {
+			s.enterExtents(c.extents)
+		}
 	}
 	// Only now does the index know all that stands before that position: the records of the
 	// whole group do.
@@ -118,6 +122,26 @@ func (s *Store) commitGroup(group []*commit) {
 	}
 	for _, c := range written {
 		c.done <- err
+	}
+}
+
+// objectExtents are the extents of an object, encoded.
+type objectExtents struct {
+	narHash [32]byte
+	encoded []byte
+}
+
+// enterExtents has the index know where the contents of objects stand, of those that are there. Without them reading
+// is slower, nothing else.
+func (s *Store) enterExtents(all []objectExtents) {
+	for _, e := range all {
+		_, err := s.index.get(objectKey(e.narHash))
+		if err == nil {
+			err = s.index.putExtents(e.narHash, e.encoded)
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			s.opts.Logger.Warn("reading will be slower", "object", fmt.Sprintf("%x", e.narHash), "error", err)
+		}
 	}
 }
 

@@ -15,6 +15,8 @@
 //   - record: one change of one key. A commit is a group of records.
 //   - pack: a file of frames; the packs in the order of their numbers are the log.
 //   - index: a Badger database, a cache of the log that can be made again from it.
+//   - extent: a run of an object's content that stands in one piece in a frame. Extents lead a
+//     reader to the bytes without a look-up for each chunk; they are in the index only.
 //
 // # Laws
 //

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/narfs/narfs/nar"
-	"github.com/narfs/narfs/nar/chunk"
 )
 
 // ahead is how many frames WriteNAR decodes before they are asked for.
@@ -20,11 +19,11 @@ func (o *Object) WriteNAR(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	if err := o.ready(); err != nil {
+		return err
+	}
 	st := o.stream(ctx)
 	defer st.close()
-	defer cancel() // before close, which waits
 	nw := nar.NewWriter(w)
 	for i, depth := range tree.All() {
 		h := tree.Header(i, depth)
@@ -34,165 +33,149 @@ func (o *Object) WriteNAR(ctx context.Context, w io.Writer) error {
 		if h.Type != nar.TypeRegular {
 			continue
 		}
-		for left := h.Size; left > 0; {
-			data, err := st.next()
+		for off := int64(0); off < h.Size; {
+			data, err := st.next(i, off)
 			if err != nil {
 				return fmt.Errorf("object %x: %s: %w", o.info.NarHash, tree.Path(i), err)
-			}
-			if left -= int64(len(data)); left < 0 {
-				return fmt.Errorf("object %x: %s: %w: chunks longer than the file", o.info.NarHash, tree.Path(i), ErrCorrupt)
 			}
 			if _, err := nw.Write(data); err != nil {
 				return err
 			}
+			off += int64(len(data))
 		}
 	}
 	return nw.Close()
 }
 
-// stream gives an object's chunks in NAR order.
+// stream gives an object's content in NAR order.
 type stream struct {
-	s    *Store
-	runs chan *run
-	wg   sync.WaitGroup
-	cur  *run
-	at   int   // in cur
-	last piece // given out by next, if cur has no frame
+	o      *Object
+	x      *extents // nil if they are made on the way
+	runs   chan *run
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	cur    *run   // nil before the first
+	buf    []byte // of what came by the names of its chunks
 }
 
-// run is a sequence of chunks of one frame.
+// run is a part of the content that stands in one frame.
 type run struct {
-	frame position
-	ids   []chunk.ID
-	locs  []location
-	f     *frame
-	err   error
+	extent
+
+	end   int64  // in the content
+	f     *frame // nil if it is not there, or not any more
+	err   error  // of making the extents: there are no more
 	ready chan struct{}
 }
 
 func (o *Object) stream(ctx context.Context) *stream {
-	st := &stream{s: o.s, runs: make(chan *run, ahead)}
+	ctx, cancel := context.WithCancel(ctx)
+	st := &stream{o: o, x: o.currentPlaces(), runs: make(chan *run, ahead), cancel: cancel}
 	st.wg.Go(func() {
 		defer close(st.runs)
-		if err := o.plan(ctx, st); err != nil {
-			r := &run{err: err, ready: make(chan struct{})}
-			close(r.ready)
+		send := func(r *run) error {
 			select {
 			case st.runs <- r:
+				return nil
 			case <-ctx.Done():
+				return context.Cause(ctx)
 			}
+		}
+		err := o.eachExtent(st.x, func(e extent, end int64) error {
+			r := &run{extent: e, end: end, ready: make(chan struct{})}
+			if err := send(r); err != nil {
+				return err
+			}
+			st.wg.Go(func() {
+				defer close(r.ready)
+				r.f, _ = o.s.cache.get(e.frame, e.size) // next has another way
+			})
+			return nil
+		})
+		if err != nil {
+			r := &run{err: err, ready: make(chan struct{})}
+			close(r.ready)
+			_ = send(r) // unless nobody waits for it
 		}
 	})
 	return st
 }
 
-// plan groups the list's chunks by frame and has the frames decoded.
-func (o *Object) plan(ctx context.Context, st *stream) error {
-	var cur *run
-	emit := func() error {
-		if cur == nil {
-			return nil
+func (o *Object) currentPlaces() *extents {
+	o.load.Lock()
+	defer o.load.Unlock()
+	return o.places
+}
+
+// eachExtent calls fn with all extents in order, and where they end: those of x, or if that is nil as the index has
+// the chunks.
+func (o *Object) eachExtent(x *extents, fn func(e extent, end int64) error) error {
+	if x != nil {
+		for i, e := range x.list {
+			_, end := x.bounds(i)
+			if err := fn(e, end); err != nil {
+				return err
+			}
 		}
-		r := cur
-		cur = nil
-		select {
-		case st.runs <- r:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		st.wg.Go(func() {
-			defer close(r.ready)
-			r.f, r.err = o.s.cache.get(r.frame, r.locs[0].size)
-		})
 		return nil
 	}
-	ids := make([]chunk.ID, 0, markBatch)
-	locs := make([]location, markBatch)
-	take := func() error {
-		if err := o.s.index.lookup(ids, locs); err != nil {
-			return err
-		}
-		for i, id := range ids {
-			loc := locs[i]
-			if loc.size == 0 {
-				var err error
-				if loc, err = o.s.locate(id); err != nil {
-					return err
-				}
-			}
-			if cur == nil || cur.frame != loc.frame {
-				if err := emit(); err != nil {
-					return err
-				}
-				cur = &run{frame: loc.frame, ready: make(chan struct{})}
-			}
-			cur.ids = append(cur.ids, id)
-			cur.locs = append(cur.locs, loc)
-		}
-		ids = ids[:0]
-		return nil
-	}
-	err := o.records.each(0, o.records.n, func(id chunk.ID, _ int64) error {
-		if ids = append(ids, id); len(ids) == markBatch {
-			return take()
+	var b extentBuilder
+	err := o.resolve(func(loc location) error {
+		start := b.end
+		if b.add(loc); len(b.list) == 2 {
+			last := b.list[0]
+			b.list = append(b.list[:0], b.list[1])
+			return fn(last, start)
 		}
 		return nil
 	})
-	if err == nil {
-		err = take()
-	}
-	if err == nil {
-		err = emit()
+	if err == nil && len(b.list) > 0 {
+		err = fn(b.list[0], b.end)
 	}
 	return err
 }
 
-// next returns the next chunk's bytes, valid until the next call.
-func (st *stream) next() ([]byte, error) {
-	st.drop()
-	for st.cur == nil || st.at == len(st.cur.ids) {
-		if st.cur != nil && st.cur.f != nil {
-			st.cur.f.release()
-		}
+// next returns what follows, no more than the rest of a file from off on. It is valid until the next call.
+func (st *stream) next(node uint32, off int64) ([]byte, error) {
+	fl, size := st.o.files[node], st.o.layout.Size(node)
+	at := fl.base + off
+	for st.cur == nil || at >= st.cur.end {
+		st.drop()
 		r, ok := <-st.runs
 		if !ok {
-			st.cur = nil
 			return nil, fmt.Errorf("%w: chunks end before the file does", ErrCorrupt)
 		}
 		<-r.ready
-		st.cur, st.at = r, 0
-		if len(r.ids) == 0 {
+		if st.cur = r; r.err != nil {
 			return nil, r.err
 		}
 	}
-	id, loc, f := st.cur.ids[st.at], st.cur.locs[st.at], st.cur.f
-	st.at++
-	if f == nil { // the frame is broken, or a sweep moved its chunks meanwhile
-		var err error
-		if st.last, err = st.s.piece(id); err != nil {
-			return nil, err
-		}
-		return st.last.data(), nil
+	r := st.cur
+	n := min(size-off, r.end-at)
+	lo := int64(r.at) + at - r.start
+	if r.f != nil && lo+n <= int64(len(r.f.data)) {
+		return r.f.data[lo : lo+n], nil
 	}
-	if int(loc.ord) >= len(f.ends) || uint32(len(f.chunk(int(loc.ord)))) != loc.n {
-		return nil, fmt.Errorf("%w: chunk %v is not where the index says", ErrCorrupt, id)
+	// The frame is damaged, or a sweep moved its chunks.
+	if st.x != nil {
+		st.o.stale(st.x)
 	}
-	return f.chunk(int(loc.ord)), nil
+	st.buf = append(st.buf[:0], make([]byte, min(n, maxFrameRaw))...)
+	_, err := st.o.readChunks(fl, size, st.buf, off)
+	return st.buf, err
 }
 
 func (st *stream) drop() {
-	if st.last.f != nil {
-		st.last.release()
-		st.last = piece{}
-	}
-}
-
-// close releases what was decoded and not asked for; ctx is cancelled already.
-func (st *stream) close() {
-	st.drop()
 	if st.cur != nil && st.cur.f != nil {
 		st.cur.f.release()
 	}
+	st.cur = nil
+}
+
+// close ends it, and gives back what was decoded and not asked for.
+func (st *stream) close() {
+	st.cancel()
+	st.drop()
 	for r := range st.runs {
 		if <-r.ready; r.f != nil {
 			r.f.release()

@@ -1,6 +1,10 @@
 package cas
 
-import "github.com/narfs/narfs/nar/chunk"
+import (
+	"slices"
+
+	"github.com/narfs/narfs/nar/chunk"
+)
 
 // ParseObjectRecord parses an object's record against a store without chunks.
 func ParseObjectRecord(rec []byte) error {
@@ -21,7 +25,11 @@ func DecodeFrame(b []byte, m [8]byte) error {
 		return err
 	}
 	defer c.close()
-	f, err := c.decode(b)
+	h, lengths, payload, err := splitFrame(b, m)
+	if err != nil {
+		return err
+	}
+	f, err := c.decode(h, lengths, payload, allOfIt)
 	if err == nil && f.kind == kindMeta {
 		err = parseRecords(f.data, func(record) error { return nil })
 	}
@@ -39,4 +47,43 @@ func AppendMetaFrame(m [8]byte, key, value []byte) []byte {
 func AppendDataFrame(m [8]byte, data []byte) []byte {
 	h := frameHeader{kind: kindData, count: 1, raw: uint32(len(data)), stored: uint32(len(data))}
 	return appendFrame(nil, m, h, []uint32{uint32(len(data))}, data)
+}
+
+// StoredExtents returns how many extents of an object the index has, -1 if none that are good.
+func (s *Store) StoredExtents(narHash [32]byte, content int64) int {
+	x, err := s.index.extents(narHash, content)
+	if err != nil || x == nil {
+		return -1
+	}
+	return len(x.list)
+}
+
+// DropExtents takes an object's extents out of the index.
+func (s *Store) DropExtents(narHash [32]byte) error { return s.index.dropExtents(narHash) }
+
+// ForgetExtents makes an object find its contents by the names of their chunks only.
+func (o *Object) ForgetExtents() error {
+	if err := o.ready(); err != nil {
+		return err
+	}
+	o.places = nil
+	return nil
+}
+
+// RecodeExtents decodes extents and encodes them again, with the length before them.
+func RecodeExtents(b []byte, content int64) ([]byte, error) {
+	x, err := parseExtents(b, content)
+	if err != nil {
+		return nil, err
+	}
+	return x.encode(), nil
+}
+
+// PlacesEqual compares an object's extents with what the index has of its chunks.
+func (o *Object) PlacesEqual() (bool, error) {
+	if err := o.ready(); err != nil {
+		return false, err
+	}
+	x, err := o.resolveAll()
+	return err == nil && o.places != nil && x.end == o.places.end && slices.Equal(x.list, o.places.list), err
 }

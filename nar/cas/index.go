@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
@@ -21,26 +22,28 @@ const (
 	spaceObject = 'o' // a record: NAR hash → object
 	spaceHoles  = 'h' // a record: pack → frames that are gone
 
-	spaceChunk = 'c' // index only: chunk ID → location
-	spaceState = 's' // index only: the checkpoint
+	spaceChunk   = 'c' // index only: chunk ID → location
+	spaceExtents = 'e' // index only: NAR hash, part → a piece of the object's extents
+	spaceState   = 's' // index only: the checkpoint, the index's version
 )
 
 // location says where a chunk stands.
 type location struct {
 	frame position
 	size  uint32 // of the whole frame
-	ord   uint16 // the chunk's place in the frame
+	ord   uint16 // which chunk of the frame it is
+	at    uint32 // of the chunk in the decoded frame
 	n     uint32 // bytes of the chunk
 }
 
-const locationSize = 16
+const locationSize = 19
 
 func (l location) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, l.frame.pack)
 	b = binary.LittleEndian.AppendUint32(b, l.frame.off)
 	b = append(b, byte(l.size), byte(l.size>>8), byte(l.size>>16))
 	b = binary.LittleEndian.AppendUint16(b, l.ord)
-	return append(b, byte(l.n), byte(l.n>>8), byte(l.n>>16))
+	return append(b, byte(l.n), byte(l.n>>8), byte(l.n>>16), byte(l.at), byte(l.at>>8), byte(l.at>>16))
 }
 
 func parseLocation(b []byte) (l location, err error) {
@@ -51,8 +54,11 @@ func parseLocation(b []byte) (l location, err error) {
 	l.size = uint32(b[8]) | uint32(b[9])<<8 | uint32(b[10])<<16
 	l.ord = binary.LittleEndian.Uint16(b[11:])
 	l.n = uint32(b[13]) | uint32(b[14])<<8 | uint32(b[15])<<16
+	l.at = uint32(b[16]) | uint32(b[17])<<8 | uint32(b[18])<<16
 	return l, nil
 }
+
+func objectKey(narHash [32]byte) []byte { return append([]byte{spaceObject}, narHash[:]...) }
 
 func chunkKey(id chunk.ID) []byte { return append([]byte{spaceChunk}, id[:]...) }
 
@@ -95,7 +101,41 @@ func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &index{db: db}, nil
+	x = &index{db: db}
+	if err := x.checkVersion(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return x, nil
+}
+
+// indexVersion is that of the keys and values that only the index has.
+const indexVersion = 2
+
+var versionKey = []byte{spaceState, 'v'} //nolint:gochecknoglobals // a constant
+
+// checkVersion refuses an index that another version wrote; the first thing in a new one is its version.
+func (x *index) checkVersion() error {
+	b, err := x.get(versionKey)
+	if errors.Is(err, ErrNotFound) {
+		empty := true
+		err = x.scan(nil, func([]byte, []byte) error {
+			empty = false
+			return errStop
+		})
+		if empty && err == nil {
+			return x.apply([]record{{versionKey, []byte{indexVersion}}})
+		}
+		if err != nil && !errors.Is(err, errStop) {
+			return err
+		}
+	}
+	if err == nil && len(b) == 1 && b[0] == indexVersion {
+		return nil
+	}
+	if err == nil || errors.Is(err, errStop) {
+		err = fmt.Errorf("it is of version %d, this program makes %d", b, indexVersion)
+	}
+	return err
 }
 
 // killedCreates is how many files a killed process can have created and not written to: a
@@ -189,7 +229,7 @@ func (x *index) putChunks(m map[chunk.ID]location) error {
 	return wb.Flush()
 }
 
-// apply makes the changes of one commit. They become visible at once unless they are more
+// apply makes the changes of one commit; objects that go take their extents along. They become visible at once unless they are more
 // than a Badger transaction holds (some 10,000), in which case they become visible in order.
 func (x *index) apply(recs []record) error {
 	for len(recs) > 0 {
@@ -214,9 +254,72 @@ func (x *index) apply(recs []record) error {
 		if err := txn.Commit(); err != nil {
 			return err
 		}
+		for _, r := range recs[:n] {
+			if r.value == nil && r.key[0] == spaceObject && len(r.key) == 1+len(chunk.ID{}) {
+				if err := x.dropExtents([32]byte(r.key[1:])); err != nil {
+					return err
+				}
+			}
+		}
 		recs = recs[n:]
 	}
 	return nil
+}
+
+// extentsPart is how much of an object's extents stands under one key.
+const extentsPart = 256 << 10
+
+func extentsKey(narHash [32]byte, part int) []byte {
+	return append(append([]byte{spaceExtents}, narHash[:]...), byte(part))
+}
+
+// extents returns the extents of an object, nil if there are none, or no good ones.
+func (x *index) extents(narHash [32]byte, content int64) (*extents, error) {
+	b, err := x.get(extentsKey(narHash, 0))
+	size, k := binary.Uvarint(b)
+	for part := 1; err == nil && k > 0 && uint64(len(b)-k) < size; part++ {
+		var more []byte
+		more, err = x.get(extentsKey(narHash, part))
+		b = append(b, more...)
+	}
+	if errors.Is(err, ErrNotFound) || err == nil && (k <= 0 || uint64(len(b)-k) != size) {
+		return nil, nil //nolint:nilnil // says what it means, see above
+	}
+	if err != nil {
+		return nil, err
+	}
+	e, err := parseExtents(b[k:], content)
+	if err != nil {
+		return nil, nil //nolint:nilnil,nilerr // they can be made again
+	}
+	return e, nil
+}
+
+// putExtents sets the extents of an object, encoded; nil takes them away.
+func (x *index) putExtents(narHash [32]byte, b []byte) error {
+	if err := x.dropExtents(narHash); err != nil {
+		return err
+	}
+	for part := 0; len(b) > 0; part++ {
+		n := min(len(b), extentsPart)
+		if err := x.apply([]record{{extentsKey(narHash, part), b[:n]}}); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func (x *index) dropExtents(narHash [32]byte) error {
+	var keys []record
+	err := x.scan(extentsKey(narHash, 0)[:1+len(narHash)], func(key, _ []byte) error {
+		keys = append(keys, record{key: slices.Clone(key)})
+		return nil
+	})
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	return x.apply(keys)
 }
 
 var checkpointKey = []byte{spaceState, 'c'} //nolint:gochecknoglobals // a constant
@@ -298,6 +401,7 @@ func (p *pending) add(ids []chunk.ID, at position, size uint32, lens []uint32, p
 	if p.cur == nil {
 		p.cur = map[chunk.ID]location{}
 	}
+	off := uint32(0)
 	for i, id := range ids {
 		loc, ok := p.cur[id]
 		if !ok {
@@ -305,9 +409,10 @@ func (p *pending) add(ids []chunk.ID, at position, size uint32, lens []uint32, p
 		}
 		if ok {
 			pins.add(loc.frame)
-			continue
+		} else {
+			p.cur[id] = location{frame: at, size: size, ord: uint16(i), at: off, n: lens[i]}
 		}
-		p.cur[id] = location{frame: at, size: size, ord: uint16(i), n: lens[i]}
+		off += lens[i]
 	}
 }
 

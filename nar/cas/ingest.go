@@ -20,6 +20,7 @@ type Staged struct {
 	info   Info
 	tree   *nar.Tree
 	record []byte
+	places *extents // nil if they are too many
 	pins   *pins
 }
 
@@ -30,7 +31,13 @@ func (st *Staged) Info() Info { return st.info }
 func (st *Staged) Tree() *nar.Tree { return st.tree }
 
 // Object returns the staged NAR for reading. It must not be used after Discard.
-func (st *Staged) Object() (*Object, error) { return st.s.parseObject(st.info.NarHash, st.record) }
+func (st *Staged) Object() (*Object, error) {
+	o, err := st.s.parseObject(st.info.NarHash, st.record)
+	if err == nil {
+		o.places = st.places
+	}
+	return o, err
+}
 
 // Discard gives the NAR up; its chunks are garbage unless other objects use them. It may
 // be called more than once, and after the commit.
@@ -67,11 +74,12 @@ func (s *Store) Ingest(ctx context.Context, r io.Reader, opts IngestOptions) (*S
 	ctx, cancel := context.WithCancelCause(ctx)
 	in := &ingest{
 		s: s, ctx: ctx, cancel: cancel, pins: s.pin(), mend: opts.Mend,
-		inflight: map[chunk.ID]struct{}{},
+		inflight: map[chunk.ID]location{},
 		slots:    make(chan struct{}, s.opts.Workers),
 		cur:      s.newBatch(),
 	}
-	in.data.kind, in.blobs.kind = kindData, kindBlobs
+	in.data = frameBuilder{kind: kindData, seq: in.nextFrame()}
+	in.blobs = frameBuilder{kind: kindBlobs, seq: in.nextFrame()}
 	in.list = &blobWriter{ctx: ctx, put: in.putBlobChunk, cut: s.cutter}
 	st, err := in.run(r, opts)
 	cancel(err)
@@ -103,16 +111,18 @@ type ingest struct {
 	stages  sync.WaitGroup
 
 	// The assembler's.
-	list  *blobWriter
-	data  frameBuilder
-	blobs frameBuilder
+	list    *blobWriter
+	data    frameBuilder
+	blobs   frameBuilder
+	extents extentBuilder // in frames that are not in the log yet: see location
 
 	// Compressors: slots bounds them.
 	slots      chan struct{}
 	compressor sync.WaitGroup
 
-	mu       sync.Mutex
-	inflight map[chunk.ID]struct{} // in frames that are not in the log yet
+	mu       sync.Mutex            // guards the rest
+	inflight map[chunk.ID]location // in frames that are not in the log yet: instead of the offset, their numbers
+	frames   []framePlace          // of this import, by number; zero before they are written
 }
 
 // batch is a piece of the files' contents on its way through the pipeline.
@@ -159,7 +169,31 @@ func (in *ingest) run(r io.Reader, opts IngestOptions) (*Staged, error) {
 	if err := context.Cause(in.ctx); err != nil {
 		return nil, err
 	}
-	return &Staged{s: in.s, info: in.nar.info, tree: tree, record: rec, pins: in.pins}, nil
+	return &Staged{s: in.s, info: in.nar.info, tree: tree, record: rec, places: in.places(), pins: in.pins}, nil
+}
+
+// nextFrame returns the number of a new frame.
+func (in *ingest) nextFrame() uint32 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.frames = append(in.frames, framePlace{})
+	return uint32(len(in.frames) - 1)
+}
+
+// places returns the extents; all frames are written.
+func (in *ingest) places() *extents {
+	if in.extents.many {
+		return nil
+	}
+	x := in.extents.extents
+	for i := range x.list {
+		if e := &x.list[i]; e.frame.pack == 0 {
+			place := in.frames[e.frame.off]
+			e.frame, e.size = place.at, place.size
+		}
+	}
+	x.moved = in.s.moved.Load()
+	return &x
 }
 
 // parse reads the NAR and ships batches.
@@ -374,52 +408,56 @@ func (in *ingest) assemble(b *batch) error {
 		if err := in.list.write(appendChunkRecord(rec[:0], b.ids[i], c.inFile)); err != nil {
 			return err
 		}
-		if b.locs[i].size != 0 {
-			continue
+		loc := b.locs[i]
+		if loc.size == 0 {
+			var err error
+			if loc, err = in.store(&in.data, b.ids[i], data); err != nil {
+				return err
+			}
 		}
-		if err := in.store(&in.data, b.ids[i], data); err != nil {
-			return err
-		}
+		in.extents.add(loc)
 	}
 	return nil
 }
 
-// store puts a chunk that the index does not know into a frame, unless this import did before.
-func (in *ingest) store(fb *frameBuilder, id chunk.ID, data []byte) error {
-	if in.stored(id) {
-		return nil
+// store puts a chunk that the index does not know into a frame, unless this import did before, and returns where it is.
+// A frame that is not written yet has pack 0 and its number instead of an offset.
+func (in *ingest) store(fb *frameBuilder, id chunk.ID, data []byte) (location, error) {
+	if loc, ok := in.stored(id); ok {
+		return loc, nil
 	}
 	if len(fb.raw)+len(data) > in.s.opts.FrameSize && len(fb.raw) > 0 || len(fb.ids) == maxFrameChunks {
 		if err := in.seal(fb); err != nil {
-			return err
+			return location{}, err
 		}
 	}
+	loc := location{frame: position{off: fb.seq}, at: uint32(len(fb.raw)), n: uint32(len(data))}
 	in.mu.Lock()
-	in.inflight[id] = struct{}{}
+	in.inflight[id] = loc
 	in.mu.Unlock()
 	fb.raw = append(fb.raw, data...)
 	fb.ids = append(fb.ids, id)
 	fb.lens = append(fb.lens, uint32(len(data)))
-	return nil
+	return loc, nil
 }
 
-// stored reports whether the chunk is on its way or became known since the look-up.
-func (in *ingest) stored(id chunk.ID) bool {
+// stored returns where the chunk is if it is on its way or became known since the look-up.
+func (in *ingest) stored(id chunk.ID) (location, bool) {
 	in.mu.Lock()
-	_, ok := in.inflight[id]
+	loc, ok := in.inflight[id]
 	in.mu.Unlock()
 	if ok {
-		return true
+		return loc, true
 	}
 	in.s.sweeping.RLock()
 	defer in.s.sweeping.RUnlock()
 	in.s.placing.RLock()
 	defer in.s.placing.RUnlock()
-	loc, ok := in.s.pending.get(id)
+	loc, ok = in.s.pending.get(id)
 	if ok {
 		in.s.keep(in.pins, loc)
 	}
-	return ok
+	return loc, ok
 }
 
 // putBlobChunk stores a chunk of the tree or the list.
@@ -432,7 +470,8 @@ func (in *ingest) putBlobChunk(data []byte) (chunk.ID, error) {
 	if loc[0].size != 0 {
 		return ids[0], nil
 	}
-	return ids[0], in.store(&in.blobs, ids[0], data)
+	_, err := in.store(&in.blobs, ids[0], data)
+	return ids[0], err
 }
 
 // manifest stores the tree and ends the list, and returns the object's record.

@@ -34,17 +34,22 @@ type Object struct {
 
 	load    sync.Mutex // guards the rest: loaded once, an error is not kept
 	layout  *nar.Tree
+	counts  []byte // numbers of chunks, see the format
 	records *chunks
-	files   []fileChunks // by node
-	order   []uint32     // the regular files that have content, in NAR order; made when needed
+	files   []file // by node; made with records when contents are read
+	order   []uint32
+	places  *extents // nil if they are too many; exchanged when sweeps have moved chunks
 }
 
-// fileChunks says which records of the list a regular file has.
-type fileChunks struct{ first, n uint32 }
+// file says where the content of a regular file is.
+type file struct {
+	base     int64  // in the object's content
+	first, n uint32 // records of the list
+}
 
 // Object returns the object of a NAR hash, or ErrNotFound.
 func (s *Store) Object(narHash [32]byte) (*Object, error) {
-	rec, err := s.index.get(append([]byte{spaceObject}, narHash[:]...))
+	rec, err := s.index.get(objectKey(narHash))
 	if err != nil {
 		return nil, fmt.Errorf("object %x: %w", narHash, err)
 	}
@@ -121,48 +126,75 @@ func (o *Object) loadTree() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	files, total, err := o.countChunks(tree, b[n+int(size):])
-	if err != nil {
-		return err
-	}
-	if total*int64(chunkRecordSize) != o.list.size {
-		return fmt.Errorf("%w: %d chunks in a list of %d bytes", ErrCorrupt, total, o.list.size)
-	}
-	o.records = &chunks{n: total, blob: o.list}
-	o.layout, o.files = tree, files
+	o.layout, o.counts = tree, b[n+int(size):]
 	return nil
 }
 
-// countChunks reads the numbers of chunks that follow the tree.
-func (o *Object) countChunks(tree *nar.Tree, counts []byte) (files []fileChunks, total int64, err error) {
-	files = make([]fileChunks, tree.Len())
+// ready makes what it takes to read contents.
+func (o *Object) ready() error {
+	tree, err := o.Tree()
+	if err != nil {
+		return err
+	}
+	o.load.Lock()
+	defer o.load.Unlock()
+	if o.files != nil {
+		return nil
+	}
+	files, order, total, err := o.countChunks(tree, o.counts)
+	if err == nil && total*int64(chunkRecordSize) != o.list.size {
+		err = fmt.Errorf("%w: %d chunks in a list of %d bytes", ErrCorrupt, total, o.list.size)
+	}
+	if err == nil && o.places == nil {
+		err = o.loadExtents()
+	}
+	if err != nil {
+		return fmt.Errorf("object %x: %w", o.info.NarHash, err)
+	}
+	o.records = &chunks{n: total, blob: o.list}
+	o.files, o.order, o.counts = files, order, nil
+	return nil
+}
+
+// countChunks reads the numbers of chunks that follow the tree. Order has the files that have content, in NAR order.
+func (o *Object) countChunks(tree *nar.Tree, counts []byte) (files []file, order []uint32, total int64, err error) {
+	files = make([]file, tree.Len())
 	smallest := int64(o.s.opts.Chunks.Min)
+	base := int64(0)
 	for i := range tree.All() {
 		if tree.Type(i) != nar.TypeRegular {
 			continue
 		}
 		n := uint64(1)
-		switch size := tree.Size(i); {
+		size := tree.Size(i)
+		switch {
 		case size == 0:
 			n = 0
 		case size > smallest:
 			var k int
 			n, k = binary.Uvarint(counts)
 			if k <= 0 || n == 0 || n > uint64(size) {
-				return nil, 0, fmt.Errorf("%w: number of chunks of a file", ErrCorrupt)
+				return nil, nil, 0, fmt.Errorf("%w: number of chunks of a file", ErrCorrupt)
 			}
 			counts = counts[k:]
 		}
 		if total+int64(n) > 1<<32-1 {
-			return nil, 0, fmt.Errorf("%w: number of chunks", ErrCorrupt)
+			return nil, nil, 0, fmt.Errorf("%w: number of chunks", ErrCorrupt)
 		}
-		files[i] = fileChunks{uint32(total), uint32(n)}
+		files[i] = file{base, uint32(total), uint32(n)}
+		if n > 0 {
+			order = append(order, i)
+		}
 		total += int64(n)
+		base += size
 	}
 	if len(counts) > 0 {
-		return nil, 0, fmt.Errorf("%w: tree has a tail", ErrCorrupt)
+		return nil, nil, 0, fmt.Errorf("%w: tree has a tail", ErrCorrupt)
 	}
-	return files, total, nil
+	if base != o.content {
+		return nil, nil, 0, fmt.Errorf("%w: files of %d bytes, not %d", ErrCorrupt, base, o.content)
+	}
+	return files, order, total, nil
 }
 
 // piece is a chunk in its decoded frame, to be released.
@@ -224,43 +256,34 @@ func (s *Store) chunkAt(id chunk.ID, loc location) (piece, error) {
 	return piece{f, loc.frame, int(loc.ord)}, nil
 }
 
-// file returns what ReadAt and Span need to know of a node.
-func (o *Object) file(node uint32) (fc fileChunks, size int64, err error) {
-	tree, err := o.Tree()
-	if err != nil {
-		return fc, 0, err
+// file returns what is known of a regular file, and the extents that it can be read with: nil if there are none.
+func (o *Object) file(node uint32) (f file, size int64, x *extents, err error) {
+	if err := o.ready(); err != nil {
+		return f, 0, nil, err
 	}
-	if int(node) >= tree.Len() || tree.Type(node) != nar.TypeRegular {
-		return fc, 0, fmt.Errorf("object %x: node %d is no regular file", o.info.NarHash, node)
+	if tree := o.layout; int(node) < tree.Len() && tree.Type(node) == nar.TypeRegular {
+		o.load.Lock()
+		defer o.load.Unlock()
+		return o.files[node], tree.Size(node), o.places, nil
 	}
-	return o.files[node], tree.Size(node), nil
+	return f, 0, nil, fmt.Errorf("object %x: node %d is no regular file", o.info.NarHash, node)
 }
 
 // ReadAt reads from the regular file with the given index in the tree. As with io.ReaderAt, fewer bytes than
 // asked come with an error, io.EOF at the file's end. Damage is ErrCorrupt.
 func (o *Object) ReadAt(node uint32, p []byte, off int64) (int, error) {
-	fc, size, err := o.file(node)
+	f, size, x, err := o.file(node)
 	if err != nil {
 		return 0, err
 	}
 	if off < 0 {
 		return 0, fmt.Errorf("object %x: offset %d", o.info.NarHash, off)
 	}
-	done := 0
-	for done < len(p) && off < size {
-		sp, err := o.records.find(int64(fc.first), int64(fc.n), size, off)
-		for err == nil && done < len(p) {
-			var n int
-			if n, err = o.copyChunk(p[done:], sp, off); err != nil {
-				break
-			}
-			done, off = done+n, off+int64(n)
-			if sp.i+1 == int64(fc.first)+int64(fc.n) {
-				break
-			}
-			sp, err = o.next(sp)
-		}
-		if err != nil {
+	want := p[:max(0, min(int64(len(p)), size-off))]
+	done := o.readExtents(x, want, f.base+off)
+	if done < len(want) {
+		n, err := o.readChunks(f, size, want[done:], off+int64(done))
+		if done += n; err != nil {
 			return done, fmt.Errorf("object %x: %w", o.info.NarHash, err)
 		}
 	}
@@ -270,14 +293,41 @@ func (o *Object) ReadAt(node uint32, p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-func (o *Object) copyChunk(p []byte, sp span, off int64) (int, error) {
-	c, err := o.chunkOf(sp)
-	if err != nil {
-		return 0, err
+// readExtents fills p with the content at off, as far as it gets: behind that is either damage or what was moved.
+func (o *Object) readExtents(x *extents, p []byte, off int64) (done int) {
+	if x == nil || len(p) == 0 {
+		return 0
 	}
-	n := copy(p, c.data()[off-sp.start:])
-	c.release()
-	return n, nil
+	for i := x.find(off); done < len(p); i++ {
+		start, end := x.bounds(i)
+		e := &x.list[i]
+		at := off + int64(done) - start
+		n := min(int64(len(p)-done), end-start-at)
+		if err := o.s.cache.read(p[done:done+int(n)], e.frame, e.size, e.at+uint32(at)); err != nil {
+			o.stale(x)
+			return done
+		}
+		done += int(n)
+	}
+	return done
+}
+
+// readChunks fills p with what stands at off in a file, by the names of its chunks.
+func (o *Object) readChunks(f file, size int64, p []byte, off int64) (done int, err error) {
+	for done < len(p) {
+		sp, err := o.records.find(int64(f.first), int64(f.n), size, off)
+		if err != nil {
+			return done, err
+		}
+		c, err := o.chunkOf(sp)
+		if err != nil {
+			return done, err
+		}
+		n := copy(p[done:], c.data()[off-sp.start:])
+		c.release()
+		done, off = done+n, off+int64(n)
+	}
+	return done, nil
 }
 
 func (o *Object) chunkOf(sp span) (piece, error) {
@@ -287,19 +337,6 @@ func (o *Object) chunkOf(sp span) (piece, error) {
 		return piece{}, fmt.Errorf("%w: chunk %v is not of %d bytes", ErrCorrupt, sp.id, sp.end-sp.start)
 	}
 	return c, err
-}
-
-// next returns the record behind sp in the same file.
-func (o *Object) next(sp span) (span, error) {
-	var rec [chunkRecordSize]byte
-	if err := o.records.read(rec[:], sp.i+1); err != nil {
-		return span{}, err
-	}
-	id, end := parseChunkRecord(rec[:])
-	if end <= sp.end {
-		return span{}, fmt.Errorf("%w: list of chunks", ErrCorrupt)
-	}
-	return span{sp.i + 1, id, sp.end, end}, nil
 }
 
 // Span is a run of a file's bytes that stands decoded in memory.
@@ -312,14 +349,30 @@ type Span struct {
 // Release lets the memory be used again. It must be called once.
 func (s Span) Release() { s.f.release() }
 
-// Span returns the bytes around off of a regular file that came with one frame, so that
-// who reads a little may keep the rest too. off must be inside the file.
-func (o *Object) Span(node uint32, off int64) (Span, error) {
-	fc, size, err := o.file(node)
+// Span returns the bytes around off of a regular file that came with one frame, so that who reads a little may keep the
+// rest too. off must be inside the file. With n above 0 these n bytes are enough, and what stands behind them need not be
+// decoded; the span may have fewer.
+func (o *Object) Span(node uint32, off int64, n int) (Span, error) {
+	fl, size, x, err := o.file(node)
 	if err != nil {
 		return Span{}, err
 	}
-	sp, err := o.records.find(int64(fc.first), int64(fc.n), size, off)
+	if off < 0 || off >= size {
+		return Span{}, fmt.Errorf("object %x: offset %d of %d", o.info.NarHash, off, size)
+	}
+	if x != nil {
+		need := int64(n)
+		if n == 0 {
+			need = size
+		}
+		i := x.find(fl.base + off)
+		f, err := o.extent(x, i, fl.base+min(off+need, size))
+		if err == nil {
+			lo, data := x.clip(i, f, fl.base, size)
+			return Span{Off: lo - fl.base, Data: data, f: f}, nil
+		}
+	}
+	sp, err := o.records.find(int64(fl.first), int64(fl.n), size, off)
 	if err != nil {
 		return Span{}, fmt.Errorf("object %x: %w", o.info.NarHash, err)
 	}
@@ -327,64 +380,33 @@ func (o *Object) Span(node uint32, off int64) (Span, error) {
 	if err != nil {
 		return Span{}, fmt.Errorf("object %x: %w", o.info.NarHash, err)
 	}
-	first, last := sp, sp
-	lo, hi := c.ord, c.ord // the run of chunks in the frame
-	for last.i+1 < int64(fc.first)+int64(fc.n) && hi+1 < len(c.f.ends) {
-		nx, err := o.next(last)
-		if err != nil {
-			return Span{}, o.broken(c, err)
-		}
-		if !c.f.holds(hi+1, nx) {
-			break
-		}
-		last, hi = nx, hi+1
-	}
-	for first.i > int64(fc.first) && lo > 0 {
-		pv, err := o.previous(first, fc)
-		if err != nil {
-			return Span{}, o.broken(c, err)
-		}
-		if !c.f.holds(lo-1, pv) {
-			break
-		}
-		first, lo = pv, lo-1
-	}
-	return Span{Off: first.start, Data: c.f.data[c.f.start(lo):c.f.ends[hi]], f: c.f}, nil
+	return Span{Off: sp.start, Data: c.data(), f: c.f}, nil
 }
 
-// broken releases a piece and wraps an error about the object.
-func (o *Object) broken(c piece, err error) error {
-	c.release()
-	return fmt.Errorf("object %x: %w", o.info.NarHash, err)
+// extent returns the frame of an extent, to be released, decoded as far as the content up to upto stands in it.
+func (o *Object) extent(x *extents, i int, upto int64) (*frame, error) {
+	e := &x.list[i]
+	start, end := x.bounds(i)
+	need := allOfIt
+	if upto < end {
+		need = int(int64(e.at) + upto - start)
+	}
+	f, err := o.s.cache.getStart(e.frame, e.size, uint32(need))
+	if err != nil {
+		o.stale(x)
+		return nil, err
+	}
+	if int64(e.at)+end-start > int64(f.raw) {
+		f.release()
+		return nil, fmt.Errorf("%w: %v: shorter than an extent", ErrCorrupt, e.frame)
+	}
+	return f, nil
 }
 
-// previous returns the record before sp, which is not the file's first.
-func (o *Object) previous(sp span, fc fileChunks) (span, error) {
-	buf := make([]byte, 2*chunkRecordSize)
-	i := sp.i - 1
-	if i == int64(fc.first) {
-		buf = buf[:chunkRecordSize]
-	} else {
-		i--
-	}
-	if err := o.records.read(buf, i); err != nil {
-		return span{}, err
-	}
-	start := int64(0)
-	if len(buf) > chunkRecordSize {
-		_, start = parseChunkRecord(buf)
-		buf = buf[chunkRecordSize:]
-	}
-	id, end := parseChunkRecord(buf)
-	if start >= end || end != sp.start {
-		return span{}, fmt.Errorf("%w: list of chunks", ErrCorrupt)
-	}
-	return span{sp.i - 1, id, start, end}, nil
-}
-
-// holds reports whether chunk ord of the frame is the one of sp. Hashing what is decoded costs
-// less than asking the index where a chunk is.
-func (f *frame) holds(ord int, sp span) bool {
-	c := f.chunk(ord)
-	return int64(len(c)) == sp.end-sp.start && chunk.Sum(c) == sp.id
+// clip returns the part of extent i that is in the content from base on, size bytes, with its beginning.
+func (x *extents) clip(i int, f *frame, base, size int64) (lo int64, data []byte) {
+	start, end := x.bounds(i)
+	at := int64(x.list[i].at) - start
+	lo, hi := max(start, base), min(end, base+size, int64(len(f.data))-at)
+	return lo, f.data[at+lo : at+hi]
 }

@@ -190,7 +190,7 @@ func (r *replayer) frame(p *pack, h frameHeader, at position, lengths []byte) er
 	}
 	begin := uint32(0)
 	for i, e := range ends {
-		r.found[chunk.Sum(payload[begin:e])] = location{frame: at, size: uint32(h.size()), ord: uint16(i), n: e - begin}
+		r.found[chunk.Sum(payload[begin:e])] = location{frame: at, size: uint32(h.size()), ord: uint16(i), at: begin, n: e - begin}
 		begin = e
 	}
 	if len(r.found) > pendingChunks {

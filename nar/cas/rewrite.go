@@ -44,7 +44,7 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (move
 			return nil
 		}
 		sw.res.Moved += int64(len(fb.raw))
-		err := s.writeFrame(fb, how, moved)
+		_, err := s.writeFrame(fb, how, moved)
 		*fb = frameBuilder{kind: fb.kind, raw: fb.raw[:0]}
 		return err
 	}

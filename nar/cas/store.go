@@ -3,6 +3,7 @@ package cas
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/klauspost/compress/zstd"
@@ -101,7 +103,7 @@ type Store struct {
 	opts   Options
 	cutter *chunk.Cutter
 	fast   *zstd.Encoder
-	best   *zstd.Encoder
+	best   sync.Pool // of *zstd.Encoder
 
 	log     *packLog
 	index   *index
@@ -119,6 +121,7 @@ type Store struct {
 	imports  map[*pins]struct{} // running imports and what is staged
 	importMu sync.Mutex         // guards imports
 	oneSweep sync.Mutex         // one sweep at a time
+	moved    atomic.Int64       // how often a sweep took chunks from their places
 	// placing guards the step in which a chunk that the index has gets another place: importers
 	// look up and pin under its read half, too. It is taken after sweeping.
 	placing sync.RWMutex
@@ -178,9 +181,6 @@ func open(dir string, opts Options, rebuild func(done, total int)) (s *Store, er
 	if s.fast, err = newEncoder(zstd.SpeedFastest, opts.Workers); err != nil {
 		return s, err
 	}
-	if s.best, err = newEncoder(zstd.SpeedBestCompression, opts.Workers); err != nil {
-		return s, err
-	}
 	if s.index, err = openIndex(filepath.Join(dir, "index"), opts.Logger); err != nil {
 		return s, indexError(err)
 	}
@@ -197,7 +197,14 @@ func open(dir string, opts Options, rebuild func(done, total int)) (s *Store, er
 		opts.Logger.Error("damage found", "store", dir, "error", d)
 	}
 	s.committer.Go(s.commitLoop)
-	return s, nil
+	if rebuild == nil {
+		return s, nil
+	}
+	if err = s.renewExtents(context.Background()); err != nil {
+		close(s.closing)
+		s.committer.Wait()
+	}
+	return s, err
 }
 
 // newEncoder makes an encoder for frames, which are independent of each other and have
@@ -244,10 +251,8 @@ func (s *Store) release() (err error) {
 	if s.index != nil {
 		err = s.index.close()
 	}
-	for _, enc := range []*zstd.Encoder{s.fast, s.best} {
-		if enc != nil {
-			err = errors.Join(err, enc.Close())
-		}
+	if s.fast != nil {
+		err = errors.Join(err, s.fast.Close())
 	}
 	return err
 }

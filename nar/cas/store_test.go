@@ -174,14 +174,16 @@ func TestReadAt(t *testing.T) {
 		if wantN := min(len(p), len(want)-off); n != wantN || !bytes.Equal(p[:n], want[off:off+n]) || (err != nil) != (n < len(p)) {
 			t.Fatalf("ReadAt(%s, %d bytes at %d) = %d, %v", path, len(p), off, n, err)
 		}
-		sp, err := o.Span(i, int64(off))
-		if err != nil {
-			t.Fatal(err)
+		for _, n := range []int{1 + rng.IntN(len(want)-off), 0} {
+			sp, err := o.Span(i, int64(off), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if int64(off) < sp.Off || int64(off) >= sp.Off+int64(len(sp.Data)) || !bytes.Equal(sp.Data, want[sp.Off:sp.Off+int64(len(sp.Data))]) {
+				t.Fatalf("Span(%s, %d, %d) = %d bytes at %d, or other bytes", path, off, n, len(sp.Data), sp.Off)
+			}
+			sp.Release()
 		}
-		if int64(off) < sp.Off || int64(off) >= sp.Off+int64(len(sp.Data)) || !bytes.Equal(sp.Data, want[sp.Off:sp.Off+int64(len(sp.Data))]) {
-			t.Fatalf("Span(%s, %d) = %d bytes at %d, or other bytes", path, off, len(sp.Data), sp.Off)
-		}
-		sp.Release()
 	}
 }
 

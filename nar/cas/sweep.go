@@ -317,14 +317,22 @@ func (sw *sweep) giveBack(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if err := sw.pack(ctx, id, i == 0); err != nil {
+		err := sw.pack(ctx, id, i == 0)
+		sw.s.moved.Add(1)
+		if err != nil {
 			return fmt.Errorf("%s: %w", packName(id), err)
 		}
 		if sw.opts.Progress != nil {
 			sw.opts.Progress(i+1, len(ids))
 		}
 	}
-	if !sw.opts.DryRun && sw.res.Chunks > 0 {
+	if sw.opts.DryRun {
+		return nil
+	}
+	if err := sw.s.renewExtents(ctx); err != nil {
+		return err
+	}
+	if sw.res.Chunks > 0 || sw.res.Packs > 0 {
 		// Tombstones stay in Badger's lowest level until it is compacted (its issue 2329).
 		return sw.s.index.db.Flatten(2)
 	}
