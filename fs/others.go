@@ -76,8 +76,8 @@ func (p *pusher) pushOthers(j *pushJob) {
 	p.others.done(nodes, known, unknown)
 }
 
-// givenSet holds the small files of an object whose bytes the kernel was given: they need not be pushed. A file that is
-// asked for though it is here was dropped from the page cache. It is for concurrent use; a nil one holds nothing.
+// givenSet holds the files of an object of which the kernel was given something: they need not be pushed. A small file that
+// is asked for though it is here was dropped from the page cache. It is for concurrent use; a nil one holds nothing.
 type givenSet []atomic.Uint32
 
 func newGivenSet(nodes int) givenSet { return make(givenSet, (nodes+31)/32) }

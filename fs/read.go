@@ -64,6 +64,7 @@ func (s *server) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 			return res, fuse.OK
 		}
 	}
+	o.given.add(i)
 	n, err := o.obj.ReadAt(i, buf, off)
 	if n == len(buf) {
 		return fuse.ReadResultData(buf), fuse.OK
@@ -94,8 +95,8 @@ func (s *server) readSpan(o *object, i uint32, off int64, n int) (fuse.ReadResul
 	}
 	from := off - start
 	rest := pushJob{node: nodeID(o.slot, i), size: size, data: data, start: start, from: from, to: from + int64(n), release: release}
-	if size <= smallFile && !one {
-		rest.o, rest.again = o, o.given.add(i)
+	if again := o.given.add(i); size <= smallFile && !one {
+		rest.o, rest.again = o, again
 	}
 	return &spanResult{
 		part: [1][]byte{data[from : from+int64(n)]},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,8 @@ type keeper struct {
 	views   *views
 	server  *owner.Server // nil if it could not listen
 	tidying atomic.Bool   // somebody does
+
+	spareProcs sync.Once // see addProcs
 }
 
 func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper, error) {

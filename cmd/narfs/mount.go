@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -169,6 +170,15 @@ func (o *mountOptions) fs(p *process, dir string) (fs.Options, error) {
 	return mo, err
 }
 
+// addProcs lets more threads run Go code than there are processors. Those that wait for the kernel's next request count as
+// running until the runtime's monitor notices, every 20 µs, and when they make up all that may run, it never stops looking;
+// with some to spare it sleeps. Opening 20,000 files in random order took 1.1 s instead of 1.6 on two
+// processors, and the server 0.7 s of CPU time instead of 1.2. The readers of a mount, which are as many as may run, are there already.
+func addProcs() {
+	const spare = 3
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spare)
+}
+
 // unmountTime is how long the end of a mount waits for those who use it.
 const unmountTime = 5 * time.Second
 
@@ -183,6 +193,7 @@ func (p *process) mount(ctx context.Context, dir string, mo fs.Options, o mountO
 		return err
 	}
 	defer k.views.unmounted(m)
+	k.spareProcs.Do(addProcs)
 	if o.compressAfter > 0 {
 		defer k.tidyWhenIdle(ctx, o.compressAfter, p.logger())()
 	}

@@ -62,7 +62,7 @@ func (p *process) withInput(ctx context.Context, name string, m *meter, fn func(
 
 func readInput(ctx context.Context, f io.Reader, m *meter, fn func(r io.Reader) error) error {
 	m.setTotal(remaining(f))
-	r, done := interruptible(ctx, m.reader(f))
+	r, done := interruptible(ctx, m.reader(wide(f)))
 	defer done()
 	return fn(r)
 }

@@ -115,7 +115,8 @@ func (s *Store) compressBest(dst, src []byte) ([]byte, error) {
 	}
 	defer s.best.Put(enc)
 	out := bytes.NewBuffer(dst)
-	enc.Reset(out)
+	// Decoders that know the size decode straight into a buffer of that size, twice as fast.
+	enc.ResetContentSize(out, int64(len(src)))
 	for len(src) > compressBlock {
 		_, err := enc.Write(src[:compressBlock])
 		if err = errors.Join(err, enc.Flush()); err != nil {
