@@ -112,14 +112,14 @@ func (c *frameCache) getStart(at position, size, need uint32) (*frame, error) {
 	}
 }
 
-// read copies what stands at from in a decoded frame to dst. A whole frame that is not here is decoded to dst and not kept:
-// who wants all of it will hardly ask again.
-func (c *frameCache) read(dst []byte, at position, size, from uint32) error {
+// read copies n bytes at from of a decoded frame to dst, which may be longer; what stands behind them there is lost. A whole
+// frame that is not here is decoded to dst and not kept: who wants all of it will hardly ask again.
+func (c *frameCache) read(dst []byte, n int, at position, size, from uint32) error {
 	c.mu.Lock()
 	_, here := c.entries[at]
 	c.mu.Unlock()
 	if from == 0 && !here {
-		if whole, err := c.readWhole(dst, at, size); whole || err != nil {
+		if whole, err := c.readWhole(dst, n, at, size); whole || err != nil {
 			return err
 		}
 	}
@@ -128,17 +128,18 @@ func (c *frameCache) read(dst []byte, at position, size, from uint32) error {
 		return err
 	}
 	defer f.release()
-	if uint64(from)+uint64(len(dst)) > uint64(len(f.data)) {
-		return fmt.Errorf("%w: %v: %d bytes at %d of %d", ErrCorrupt, at, len(dst), from, len(f.data))
+	if uint64(from)+uint64(n) > uint64(len(f.data)) {
+		return fmt.Errorf("%w: %v: %d bytes at %d of %d", ErrCorrupt, at, n, from, len(f.data))
 	}
-	copy(dst, f.data[from:])
+	copy(dst[:n], f.data[from:])
 	return nil
 }
 
-// readWhole decodes a frame to dst if that is as large as the frame.
-func (c *frameCache) readWhole(dst []byte, at position, size uint32) (whole bool, err error) {
+// readWhole decodes a frame of n bytes to dst, and does nothing if the frame is not that large. Room behind them lets the
+// decoder copy faster.
+func (c *frameCache) readWhole(dst []byte, n int, at position, size uint32) (whole bool, err error) {
 	err = c.stored(at, size, func(h frameHeader, _, payload []byte) error {
-		if int(h.raw) != len(dst) {
+		if int(h.raw) != n {
 			return nil
 		}
 		whole = true
@@ -200,7 +201,8 @@ func (c *frameCache) buffer(n int) []byte {
 			return b
 		}
 	}
-	return make([]byte, 0, (n+8191)&^8191)
+	const slack = 64 // lets the decoder copy faster
+	return make([]byte, 0, (n+slack+8191)&^8191)
 }
 
 // load reads and decodes a frame, at least its first need bytes.

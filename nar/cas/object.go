@@ -303,7 +303,7 @@ func (o *Object) readExtents(x *extents, p []byte, off int64) (done int) {
 		e := &x.list[i]
 		at := off + int64(done) - start
 		n := min(int64(len(p)-done), end-start-at)
-		if err := o.s.cache.read(p[done:done+int(n)], e.frame, e.size, e.at+uint32(at)); err != nil {
+		if err := o.s.cache.read(p[done:], int(n), e.frame, e.size, e.at+uint32(at)); err != nil {
 			o.stale(x)
 			return done
 		}
