@@ -126,3 +126,16 @@ func TestSweepKeeps(t *testing.T) {
 	}
 	check(t, s, a)
 }
+
+// What is staged is found also while a sweep begins, when its chunks move from the pending set to the index.
+func TestLocateAcrossSweep(t *testing.T) {
+	s := open(t, t.TempDir(), small())
+	st, err := s.Ingest(t.Context(), bytes.NewReader(makeNAR(t, 1, 10).nar), cas.IngestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Discard()
+	if err := cas.LocateAcross(st, func() error { _, err := s.Sweep(t.Context(), cas.SweepOptions{}); return err }); err != nil {
+		t.Errorf("looking for staged chunks across a sweep: %v", err)
+	}
+}

@@ -1,7 +1,9 @@
 package cas
 
 import (
+	"errors"
 	"slices"
+	"sync"
 
 	"github.com/narfs/narfs/nar/chunk"
 )
@@ -86,4 +88,21 @@ func (o *Object) PlacesEqual() (bool, error) {
 	}
 	x, err := o.resolveAll()
 	return err == nil && o.places != nil && x.end == o.places.end && slices.Equal(x.list, o.places.list), err
+}
+
+// LocateAcross asks where the chunks of a staged object are. Meanwhile, when the index has been asked for the first
+// one, it calls between.
+func LocateAcross(st *Staged, between func() error) error {
+	o, err := st.Object()
+	if err != nil {
+		return err
+	}
+	s := st.s
+	between = sync.OnceValue(between)
+	return o.eachChunk(func(id chunk.ID) error {
+		_, err := locate(id, func(ids []chunk.ID, locs []location) error {
+			return errors.Join(s.index.lookup(ids, locs), between())
+		}, &s.pending)
+		return err
+	})
 }

@@ -228,17 +228,25 @@ func (s *Store) piece(id chunk.ID) (piece, error) {
 
 // locate returns where a chunk is.
 func (s *Store) locate(id chunk.ID) (location, error) {
+	return locate(id, s.index.lookup, &s.pending)
+}
+
+// locate asks the index twice: a chunk that it did not know yet may be pending no more, since the index has learned of it
+// meanwhile and a sweep had the pending set forget it.
+func locate(id chunk.ID, lookup func([]chunk.ID, []location) error, pending *pending) (location, error) {
 	var loc [1]location
-	if err := s.index.lookup([]chunk.ID{id}, loc[:]); err != nil {
-		return location{}, err
-	}
-	if loc[0].size == 0 {
-		if l, ok := s.pending.get(id); ok {
+	for range 2 {
+		if err := lookup([]chunk.ID{id}, loc[:]); err != nil {
+			return location{}, err
+		}
+		if loc[0].size != 0 {
+			return loc[0], nil
+		}
+		if l, ok := pending.get(id); ok {
 			return l, nil
 		}
-		return location{}, fmt.Errorf("%w: chunk %v is missing", ErrCorrupt, id)
 	}
-	return loc[0], nil
+	return location{}, fmt.Errorf("%w: chunk %v is missing", ErrCorrupt, id)
 }
 
 func (s *Store) chunkAt(id chunk.ID, loc location) (piece, error) {
