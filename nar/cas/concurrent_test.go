@@ -35,6 +35,19 @@ func TestConcurrentSweep(t *testing.T) {
 			}
 		}
 	})
+	sweeper.Go(func() { // also who only counts
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := s.Stats(); err != nil {
+				t.Errorf("Stats: %v", err)
+				return
+			}
+		}
+	})
 	for w := range 4 {
 		workers.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(w), 1))
@@ -77,6 +90,9 @@ func putReadDelete(t *testing.T, s *cas.Store, a archive, key string, remove boo
 	}
 	if !bytes.Equal(got.Bytes(), a.nar) {
 		return errors.New("other bytes")
+	}
+	if _, err := o.Usage(nil); err != nil {
+		return err
 	}
 	if remove {
 		var b cas.Batch

@@ -2,6 +2,7 @@ package cas
 
 import (
 	"bytes"
+	"errors"
 	iofs "io/fs"
 	"os"
 	"path/filepath"
@@ -57,6 +58,9 @@ func (s *Store) packStats() (st Stats, err error) {
 	for _, id := range s.log.ids() {
 		bits := uint32(0)
 		pm, err := s.listFrames(id, limit, &bits)
+		if errors.Is(err, errPackGone) {
+			continue // by a sweep
+		}
 		if err != nil {
 			return st, err
 		}
@@ -107,20 +111,29 @@ func (o *Object) Usage(seen Seen) (Usage, error) {
 			return nil
 		}
 		seen[id] = struct{}{}
-		loc, err := o.s.locate(id)
+		loc, h, err := o.s.frameOf(id)
 		if err != nil {
 			return err
 		}
 		u.Chunks++
 		u.Unique += int64(loc.n)
-		h, err := o.s.frameHeader(loc.frame)
-		if err != nil {
-			return err
-		}
 		u.Stored += int64(loc.n) * int64(loc.size) / int64(max(h.raw, 1))
 		return nil
 	})
 	return u, err
+}
+
+// frameOf returns where a chunk is, and its frame's header.
+func (s *Store) frameOf(id chunk.ID) (loc location, h frameHeader, err error) {
+	for range 3 { // a sweep may move the chunk between the look-up and the reading
+		if loc, err = s.locate(id); err != nil {
+			return loc, h, err
+		}
+		if h, err = s.frameHeader(loc.frame); !errors.Is(err, errPackGone) {
+			break
+		}
+	}
+	return loc, h, err
 }
 
 // frameHeader reads a frame's header.
