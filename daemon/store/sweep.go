@@ -25,15 +25,10 @@ type SweepResult = cas.SweepResult
 // Sweep gives the space of deleted paths back to the disk, as far as no other path and no handle needs it. The store can
 // be used meanwhile, and an interrupted sweep does no harm.
 func (s *Store) Sweep(ctx context.Context, opts SweepOptions) (SweepResult, error) {
-	var failed error
-	res, err := s.content.Sweep(ctx, cas.SweepOptions{
+	return s.content.Sweep(ctx, cas.SweepOptions{
 		DryRun: opts.DryRun, Compress: opts.Compress, Progress: opts.Progress,
-		Keep: func() (keep []*cas.Object) {
-			keep, failed = s.handles.deleted(s.content)
-			return keep
-		},
+		Keep: func() ([]*cas.Object, error) { return s.handles.deleted(s.content) },
 	})
-	return res, errors.Join(err, failed)
 }
 
 // deleted returns the objects with handles that the content store no longer has.

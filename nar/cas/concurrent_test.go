@@ -121,7 +121,7 @@ func TestSweepKeeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if _, err := s.Sweep(t.Context(), cas.SweepOptions{Keep: func() []*cas.Object { return []*cas.Object{o} }, Compress: true}); err != nil {
+		if _, err := s.Sweep(t.Context(), cas.SweepOptions{Keep: func() ([]*cas.Object, error) { return []*cas.Object{o}, nil }, Compress: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,6 +141,29 @@ func TestSweepKeeps(t *testing.T) {
 		t.Errorf("deleted object after a sweep: %v; want ErrCorrupt", err)
 	}
 	check(t, s, a)
+}
+
+// A sweep that cannot be told what is still being read takes nothing.
+func TestSweepKeepFails(t *testing.T) {
+	s := open(t, t.TempDir(), small())
+	a := makeNAR(t, 1, 80)
+	put(t, s, a)
+	o, err := s.Object(a.hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b cas.Batch
+	b.DeleteObject(a.hash)
+	if err := s.Commit(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	unknown := errors.New("unknown")
+	if res, err := s.Sweep(t.Context(), cas.SweepOptions{Keep: func() ([]*cas.Object, error) { return nil, unknown }}); !errors.Is(err, unknown) || res.Chunks != 0 {
+		t.Errorf("Sweep = %+v, %v; want %v", res, err, unknown)
+	}
+	if err := o.WriteNAR(t.Context(), io.Discard); err != nil {
+		t.Errorf("deleted object after the sweep that failed: %v", err)
+	}
 }
 
 // What is staged is found also while a sweep begins, when its chunks move from the pending set to the index.

@@ -15,8 +15,9 @@ import (
 type SweepOptions struct {
 	// Keep returns the objects that were deleted and are still being read. It is called once,
 	// after the objects that the store has were marked: who read one that was deleted since
-	// began before that, so a list made now has it. It may be nil.
-	Keep func() []*Object
+	// began before that, so a list made now has it. An error ends the sweep before it takes
+	// anything. It may be nil.
+	Keep func() ([]*Object, error)
 	// DryRun only counts.
 	DryRun bool
 	// Compress also rewrites packs whose chunks were stored lightly.
@@ -196,7 +197,11 @@ func (sw *sweep) markLive(ctx context.Context) error {
 	if sw.opts.Keep == nil {
 		return nil
 	}
-	for _, o := range sw.opts.Keep() {
+	keep, err := sw.opts.Keep()
+	if err != nil {
+		return err
+	}
+	for _, o := range keep {
 		if err := sw.markObject(o); err != nil {
 			return err
 		}
