@@ -2,7 +2,9 @@ package store_test
 
 import (
 	"bytes"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/narfs/narfs/daemon/store"
 )
@@ -43,4 +45,27 @@ func TestGuard(t *testing.T) {
 	if err := s.Delete(t.Context(), p); err != nil || kept != nil {
 		t.Errorf("Delete after the guard's end = %v, and it was told: %v", err, kept != nil)
 	}
+}
+
+// TestGuardWaits: a deletion that has begun without a guard is over when there is one. What is valid then goes no way but
+// past the guard.
+func TestGuardWaits(t *testing.T) {
+	s := open(t, t.TempDir())
+	p, archive := somePath(t, 1, "doomed"), makeNAR(t, seeded(1))
+	mustImport(t, s, infoOf(p, archive), archive)
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	defer s.Guard(func(store.Event) { close(begun); <-goOn })()
+	var deleting sync.WaitGroup
+	deleting.Go(func() {
+		if err := s.Delete(t.Context(), p); err != nil {
+			t.Error(err)
+		}
+	})
+	<-begun
+	time.AfterFunc(10*time.Millisecond, func() { close(goOn) })
+	defer s.Guard(func(e store.Event) { t.Errorf("warned of %+v, which had begun before", e) })()
+	if ok, err := s.IsValid(p); ok || err != nil {
+		t.Errorf("IsValid during the deletion that a new guard was not warned of = %v, %v; want false", ok, err)
+	}
+	deleting.Wait()
 }

@@ -37,8 +37,10 @@ type guard struct{ fn func(Event) }
 
 // Guard has fn called with each path that is about to be deleted, while it is still valid and can be opened: who is still
 // in need of its contents takes a handle. Fn must be quick, must not change the store, and must not wait for anybody who
-// does. The function that Guard returns ends that.
+// does. A deletion that has begun without fn ends before Guard returns. The function that Guard returns ends that.
 func (s *Store) Guard(fn func(Event)) (end func()) {
+	s.removal.RLock()
+	defer s.removal.RUnlock()
 	ws, g := &s.watches, &guard{fn}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
