@@ -33,11 +33,16 @@
 //
 // The kernel asks for node ids that it got from us, until it gives them back. Every answer to LOOKUP and every entry
 // of an answer to READDIRPLUS, except "." and "..", is one reference to a node; FORGET gives back some. We count
-// them per store path. [Mount.Refs] is 0 exactly if the kernel can no longer ask for anything of that store path,
-// so that its chunks may be dropped once it is removed. Since opens and closes never reach us (the kernel is told
-// to keep them to itself), there is no other way to know. A file that is open, mapped or somebody's working directory
-// has a reference; so has what merely lies in the kernel's caches, until it wants the memory. The counts are exact
-// while mounted, and all 0 after.
+// them per store path. If [Mount.Refs] is 0 the kernel cannot ask for anything of that store path. Since opens and
+// closes never reach us (the kernel is told to keep them to itself), there is no other way to know. A file that is open,
+// mapped or somebody's working directory has a reference; so has what merely lies in the kernel's caches, until it wants
+// the memory. The counts are exact while mounted, and all 0 after.
+//
+// A request that begins anew at a store path, by its name or by a file handle, counts first, then asks the Source
+// whether the path is (still) there, and takes the count back if not. Whoever gives a removed path up goes the other
+// way: the Source stops opening it, then [Mount.Drop] looks at the count. So one of the two sees the other, and the
+// kernel never has a reference to what the Source has given up. The Source must open a path from before it is valid until
+// then, without a gap; it must not decide by Refs when the path is removed.
 //
 // # Data
 //

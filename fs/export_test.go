@@ -38,6 +38,9 @@ func (s *Server) Close() {
 // Refs is Mount.Refs.
 func (s *Server) Refs(slot uint32) int64 { return s.lookups.get(slot) }
 
+// Drop is Mount.Drop.
+func (s *Server) Drop(slot uint32) int64 { return s.drop(slot) }
+
 // Loaded is how many trees are in memory and what they take.
 func (s *Server) Loaded() (int, int64) { return s.objects.size() }
 

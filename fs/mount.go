@@ -157,8 +157,8 @@ func (m *Mount) changed(name string) {
 // Source wants must not wait for it.
 func (m *Mount) Sync(ctx context.Context) error { return m.notes.Sync(ctx) }
 
-// Refs returns how many references the kernel holds to nodes of a store path: 0 means that nobody can ask for its
-// content any more, provided it is removed and [Mount.Sync] has returned. See [Mount.Release].
+// Refs returns how many references the kernel holds to nodes of a store path. 0 may be out of date at once: see
+// [Mount.Drop].
 func (m *Mount) Refs(slot uint32) int64 { return m.server.lookups.get(slot) }
 
 // Release makes the kernel let go of what nobody uses of a removed store path, and returns the references that are
@@ -174,6 +174,10 @@ func (m *Mount) Release(slot uint32) (refs int64, err error) {
 	}
 	return m.Refs(slot), nil
 }
+
+// Drop gives up what the mount keeps of a removed store path, and returns the references that the kernel holds to it.
+// If that is 0 while the Source no longer opens the slot, it never has to again: see the counter law.
+func (m *Mount) Drop(slot uint32) (refs int64) { return m.server.drop(slot) }
 
 // Stats says what the mount has done and what it holds.
 func (m *Mount) Stats() Stats {

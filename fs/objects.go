@@ -97,9 +97,11 @@ func (c *objects) load(o *object) {
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if o.err != nil {
+		switch {
+		case c.bySlot[o.slot] != o: // dropped meanwhile
+		case o.err != nil:
 			delete(c.bySlot, o.slot)
-		} else {
+		default:
 			o.used.Store(c.clock.Add(1))
 			o.bytes = bytes
 			c.bytes += bytes
@@ -121,6 +123,16 @@ func (c *objects) load(o *object) {
 	o.view, bytes = newView(tree, c.naming)
 	o.given = newGivenSet(tree.Len())
 	o.err = nil
+}
+
+// drop forgets the object in a slot: who asks for it from now on asks the Source.
+func (c *objects) drop(slot uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o := c.bySlot[slot]; o != nil {
+		c.bytes -= o.bytes // none while it is being loaded
+		delete(c.bySlot, slot)
+	}
 }
 
 // charge notes that an object has grown.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -138,6 +139,106 @@ func TestRemoved(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"entry 1 " + hello, "inode 1 0 0"}, kernel.told); diff != "" {
 		t.Errorf("notifies (-want +got):\n%s", diff)
+	}
+}
+
+// asked is a Source that calls a function whenever it is asked whether a slot is there.
+type asked struct {
+	*fstest.Memory
+
+	hear func(slot uint32)
+	gone bool
+}
+
+func (a *asked) Top(slot uint32) (fs.Top, error) {
+	o, err := a.Open(slot)
+	if err != nil {
+		return fs.Top{}, err
+	}
+	tree, err := o.Tree()
+	return fs.TopOf(tree), err
+}
+
+func (a *asked) Open(slot uint32) (fs.Object, error) {
+	a.hear(slot)
+	if a.gone {
+		return nil, iofs.ErrNotExist
+	}
+	return a.Memory.Open(slot)
+}
+
+// A request that begins at a store path is counted before the Source is asked whether that is there, so that who has the
+// Source say no, and then looks at the count, cannot miss it. If the answer is no, nothing is counted.
+func TestCountedBeforeAsked(t *testing.T) {
+	for name, ask := range map[string]func(*fs.Server) (found bool){
+		"LOOKUP of a name": func(s *fs.Server) bool { out, _ := lookup(s, 1, hello); return out.NodeId != 0 },
+		"LOOKUP of a node": func(s *fs.Server) bool {
+			out, _ := lookup(s, fs.NodeID(1, 2), ".")
+			return out.NodeId != 0
+		},
+		"READDIRPLUS": func(s *fs.Server) bool { readdir(s, 1, 0, 4096, true); return s.Refs(1) > 0 },
+	} {
+		for _, gone := range []bool{false, true} {
+			src := &asked{Memory: sample(), gone: gone}
+			s, _ := newServer(t, src, fs.Options{}, allFlags)
+			calls := 0
+			src.hear = func(slot uint32) {
+				if calls++; s.Refs(slot) != 1 {
+					t.Errorf("%s: %d references to slot %d when the Source is asked; want 1", name, s.Refs(slot), slot)
+				}
+			}
+			found := ask(s)
+			want := int64(1)
+			if gone {
+				want = 0
+			}
+			if calls == 0 || found == gone || s.Refs(1) != want {
+				t.Errorf("%s: asked %d times, found %v, %d references after it; want %v, %d", name, calls, found, s.Refs(1), !gone, want)
+			}
+		}
+	}
+}
+
+// What was dropped is asked for again: a tree in memory does not outlive the Source's handle.
+func TestDrop(t *testing.T) {
+	m := sample()
+	s, _ := newServer(t, m, fs.Options{}, allFlags)
+	node := walk(t, s, hello+"/share/a")
+	slot := m.Remove(hello)
+	m.Drop(slot)
+	if refs := s.Drop(slot); refs != 3 {
+		t.Errorf("Drop of what the kernel knows = %d; want 3", refs)
+	}
+	if got, st := readAll(s, node, 4096); string(got) != "a" || st != fuse.OK {
+		t.Errorf("read after Drop returned references = %q, %v; want a", got, st)
+	}
+	s.Forget(node, 3)
+	if refs := s.Drop(slot); refs != 0 {
+		t.Errorf("Drop of what the kernel has forgotten = %d; want 0", refs)
+	}
+	if n, size := s.Loaded(); n != 0 || size != 0 {
+		t.Errorf("%d trees of %d bytes are loaded after Drop; want none", n, size)
+	}
+	if out, st := lookup(s, node, "."); st != fuse.Status(syscall.ESTALE) || s.Refs(slot) != 0 {
+		t.Errorf("LOOKUP of a dropped node = %d, %v, and %d references; want ESTALE and none", out.NodeId, st, s.Refs(slot))
+	}
+}
+
+// A tree that is dropped while it is loaded is not remembered, and whoever waits for it gets it.
+func TestDropWhileLoading(t *testing.T) {
+	src := &asked{Memory: sample()}
+	s, _ := newServer(t, src, fs.Options{}, allFlags)
+	src.hear = func(slot uint32) {
+		if s.Refs(slot) == 0 { // GETATTR of a node that the kernel does not know, which is no business of ours
+			s.Drop(slot)
+		}
+	}
+	var out fuse.AttrOut
+	if st := s.GetAttr(nil, &fuse.GetAttrIn{InHeader: fuse.InHeader{NodeId: fs.NodeID(1, 2)}}, &out); st != fuse.OK {
+		t.Errorf("GetAttr during Drop = %v; want OK", st)
+	}
+	if n, size := s.Loaded(); n != 0 || size != 0 {
+		t.Errorf("%d trees of %d bytes are loaded; want none", n, size)
 	}
 }
 

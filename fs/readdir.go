@@ -149,6 +149,9 @@ func (s *server) addPath(l *listing, path rootEntry) bool {
 	e := fuse.DirEntry{Name: path.name, Ino: ino, Off: afterParent + uint64(path.slot)}
 	var top Top
 	known := false
+	if l.plus {
+		s.lookups.add(path.slot, 1) // before the question whether it is still there: see the counter law
+	}
 	switch {
 	case l.plus || s.tops != nil:
 		var st fuse.Status
@@ -164,6 +167,9 @@ func (s *server) addPath(l *listing, path rootEntry) bool {
 	}
 	entry, ok := l.add(e)
 	if entry == nil || !known {
+		if l.plus {
+			s.lookups.add(path.slot, -1)
+		}
 		return ok // an entry without a node id is a mere name to the kernel
 	}
 	valid := uint64(forever)
@@ -172,7 +178,6 @@ func (s *server) addPath(l *listing, path rootEntry) bool {
 	}
 	entry.NodeId, entry.Generation, entry.EntryValid, entry.AttrValid = ino, 1, valid, forever
 	s.owner.attr(&entry.Attr, top, ino)
-	s.lookups.add(path.slot, 1)
 	return true
 }
 

@@ -41,3 +41,13 @@ func (s *server) releaseNames(conn kernel, o *object) {
 		}
 	}
 }
+
+// drop forgets the tree of a slot to which the kernel holds no reference, and returns the references. It looks for them
+// once more in the end: a request may have found the tree just before.
+func (s *server) drop(slot uint32) (refs int64) {
+	if refs = s.lookups.get(slot); refs == 0 {
+		s.objects.drop(slot)
+		refs = s.lookups.get(slot)
+	}
+	return refs
+}

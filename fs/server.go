@@ -89,13 +89,12 @@ func (s *server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 	if h.NodeId == rootNode {
 		return s.lookupPath(name, out)
 	}
+	if name == "." {
+		return s.lookupSelf(h.NodeId, out)
+	}
 	o, dir, st := s.node(h.NodeId, "look up")
 	if st != fuse.OK {
 		return st
-	}
-	if name == "." { // of any node: a file handle that was encoded earlier is opened
-		s.treeEntry(out, o, dir)
-		return fuse.OK
 	}
 	if o.view.tree.Type(dir) != nar.TypeDirectory {
 		return fuse.ENOTDIR
@@ -117,6 +116,23 @@ func (s *server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 		return fuse.OK
 	}
 	s.treeEntry(out, o, i)
+	return fuse.OK
+}
+
+// lookupSelf finds a node by its own number: a file handle that was encoded earlier is opened. The kernel need not hold
+// any reference to the store path, which may be removed, and be given up in this moment.
+func (s *server) lookupSelf(id uint64, out *fuse.EntryOut) fuse.Status {
+	slot, _, ok := splitNode(id)
+	if !ok {
+		return statusStale
+	}
+	s.lookups.add(slot, 1) // before the question whether it is still there: see the counter law
+	o, i, st := s.node(id, "look up")
+	if st != fuse.OK {
+		s.lookups.add(slot, -1)
+		return st
+	}
+	s.fillEntry(out, o, i)
 	return fuse.OK
 }
 
@@ -150,14 +166,16 @@ func (s *server) lookupPath(name string, out *fuse.EntryOut) fuse.Status {
 	case st != fuse.OK:
 		return s.fail("look up "+name, 0, 0, err)
 	}
+	s.lookups.add(slot, 1) // before the question whether it is still there: see the counter law
 	top, st := s.top(slot, "look up")
-	if st == statusStale {
-		absent(out, 0) // removed since; the notify about that may have been before this answer
-		return fuse.OK
-	} else if st != fuse.OK {
+	if st != fuse.OK {
+		s.lookups.add(slot, -1)
+		if st == statusStale {
+			absent(out, 0) // removed since; the notify about that may have been before this answer
+			return fuse.OK
+		}
 		return st
 	}
-	s.lookups.add(slot, 1)
 	out.NodeId, out.Generation, out.EntryValid, out.AttrValid = nodeID(slot, 0), 1, valid, forever
 	s.owner.attr(&out.Attr, top, out.NodeId)
 	return fuse.OK

@@ -12,7 +12,7 @@ type Source interface {
 	// other error is passed on to the caller of the file system and not remembered.
 	Lookup(name string) (slot uint32, err error)
 	// Open returns the object in a slot, io/fs.ErrNotExist if it is gone. It must go on working for a path that
-	// is no longer valid while [Mount.Refs] says that the kernel knows some of its nodes.
+	// is no longer valid until [Mount.Drop] says that the kernel holds no reference to it.
 	Open(slot uint32) (Object, error)
 	// List yields the base names of all valid paths with their slots in any order.
 	List(yield func(name string, slot uint32) bool) error
