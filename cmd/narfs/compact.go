@@ -32,6 +32,7 @@ func newCompact(p *process) *cobra.Command {
 }
 
 func (p *process) compact(ctx context.Context, s *store.Store, o compactOptions) error {
+	p.keeper.views.letGo(ctx)
 	m := p.meter("compact")
 	m.setUnit("packs")
 	res, err := s.Sweep(ctx, store.SweepOptions{

@@ -22,7 +22,7 @@ import (
 // source is the store as mounts see it. It is for concurrent use, by several mounts at once.
 //
 // A store path that a kernel knows must stay readable when it is deleted, also if its space is swept. So views takes a
-// handle of such a path right before it is deleted, and gives it back when no kernel knows the path any more. Paths that
+// handle of every path right before it is deleted, and gives it back when no kernel knows the path (any more). Paths that
 // are valid need none.
 type source struct {
 	s   *store.Store
@@ -95,15 +95,19 @@ func (src *source) held(slot uint32) *store.Object {
 	return src.deleted[slot]
 }
 
-// release gives a handle back.
-func (src *source) release(slot uint32) {
+// giveUp gives the handle of a deleted path back and returns true, unless unused says that somebody needs it. Nobody can open
+// the path while unused is asked.
+func (src *source) giveUp(slot uint32, unused func() bool) bool {
 	src.mu.Lock()
-	o := src.deleted[slot]
-	delete(src.deleted, slot)
-	src.mu.Unlock()
-	if o != nil {
-		o.Close()
+	defer src.mu.Unlock()
+	if !unused() {
+		return false
 	}
+	if o := src.deleted[slot]; o != nil {
+		o.Close()
+		delete(src.deleted, slot)
+	}
+	return true
 }
 
 // releaseAll gives all handles back. No mount must be left.
@@ -125,7 +129,7 @@ func (src *source) Open(slot uint32) (fs.Object, error) {
 		}
 		err = nil
 	} else if err == nil {
-		// As long as the path is valid no sweep takes its contents away, and after that views has a handle.
+		// As long as the path is valid no sweep takes its contents away, and from before its deletion on views has a handle.
 		defer o.Close()
 	}
 	if err != nil {

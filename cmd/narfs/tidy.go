@@ -86,6 +86,7 @@ func (k *keeper) sweep(ctx context.Context) error {
 	defer cancel(nil)
 	done := make(chan error, 1)
 	go func() {
+		k.views.letGo(ctx)
 		_, err := k.store.Sweep(ctx, store.SweepOptions{Compress: true})
 		done <- err
 	}()

@@ -16,14 +16,19 @@ import (
 // views are the mounts of one store. They hear of every path that becomes valid or ceases to be, and decide when a deleted
 // path is needed by nobody any more.
 type views struct {
-	src     *source
-	log     *slog.Logger
-	unguard func()
+	src *source
+	log *slog.Logger
+	// attach is fs.New, but for tests.
+	attach func(context.Context, fs.Source, string, fs.Options) (*fs.Mount, error)
+
+	// letting is held while deleted paths are let go. It comes before mounting.
+	letting sync.Mutex
 
 	// mounting is held while a mount comes into being and while mounts are told what has happened, so that no new one
 	// misses anything. It comes before mu.
 	mounting sync.Mutex
-	events   *store.Watcher // from the first mount on; read with mounting held
+	unguard  func()         // this and the next three: from the first mount on
+	events   *store.Watcher // read with mounting held
 	waker    *store.Watcher // of the same events, for waiting
 	end      context.CancelFunc
 	gone     map[uint32]struct{} // the slots of deleted paths of which there are handles
@@ -34,9 +39,9 @@ type views struct {
 }
 
 func newViews(s *store.Store, log *slog.Logger) *views {
-	v := &views{src: newSource(s, log), log: log, gone: map[uint32]struct{}{}, mounts: map[*fs.Mount]struct{}{}}
-	v.unguard = s.Guard(v.beforeRemoval)
-	return v
+	return &views{
+		src: newSource(s, log), log: log, attach: fs.New, gone: map[uint32]struct{}{}, mounts: map[*fs.Mount]struct{}{},
+	}
 }
 
 // mount mounts the store.
@@ -49,8 +54,9 @@ func (v *views) mount(ctx context.Context, dir string, o fs.Options) (*fs.Mount,
 		ctx, end := context.WithCancel(context.WithoutCancel(ctx))
 		v.end = end
 		v.working.Go(func() { v.follow(ctx, waker) })
+		v.unguard = v.src.s.Guard(v.beforeRemoval)
 	}
-	m, err := fs.New(ctx, v.src, dir, o)
+	m, err := v.attach(ctx, v.src, dir, o)
 	if err != nil {
 		return nil, err
 	}
@@ -65,16 +71,13 @@ func (v *views) unmounted(m *fs.Mount) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.mounts, m)
-	if len(v.mounts) == 0 {
-		v.src.releaseAll()
-	}
 }
 
 // close waits until nothing here uses the store any more. There must be no mounts.
 func (v *views) close() {
-	v.unguard()
 	v.mounting.Lock()
 	if v.events != nil {
+		v.unguard()
 		v.events.Close()
 		v.waker.Close()
 		v.end()
@@ -96,16 +99,11 @@ func (v *views) list() []*fs.Mount {
 	return all
 }
 
-// beforeRemoval keeps the contents of a path that is about to be deleted while a kernel knows it.
+// beforeRemoval keeps the contents of a path that is about to be deleted. Whether a kernel knows it is asked later, in letGo:
+// now an answer that tells of it may be under way, and a mount may be coming into being that is not listed yet.
 func (v *views) beforeRemoval(e store.Event) {
-	for _, m := range v.list() {
-		if m.Refs(e.Slot) == 0 {
-			continue
-		}
-		if err := v.src.hold(e.Slot); err != nil {
-			v.log.Warn("who uses a path that is being deleted will meet errors", "path", e.Path, "err", err)
-		}
-		return
+	if err := v.src.hold(e.Slot); err != nil {
+		v.log.Warn("who uses a path that is being deleted will meet errors", "path", e.Path, "err", err)
 	}
 }
 
@@ -124,7 +122,6 @@ func (v *views) follow(ctx context.Context, waker *store.Watcher) {
 		if err != nil && !errors.Is(err, errLookAgain) || err == nil && len(events) == 0 {
 			return
 		}
-		v.tell(ctx)
 		left = v.letGo(ctx)
 	}
 }
@@ -171,8 +168,12 @@ func (v *views) sync(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// letGo gives back the handles of those deleted paths that no kernel knows any more, and reports whether some are left.
+// letGo gives back the handles of those deleted paths that no kernel knows any more, and reports whether some are left. A
+// sweep that comes after it takes what they had.
 func (v *views) letGo(ctx context.Context) (left bool) {
+	v.letting.Lock()
+	defer v.letting.Unlock()
+	v.tell(ctx)
 	v.mounting.Lock()
 	gone := slices.Collect(maps.Keys(v.gone))
 	v.mounting.Unlock()
@@ -182,25 +183,35 @@ func (v *views) letGo(ctx context.Context) (left bool) {
 	if err := v.sync(ctx); err != nil {
 		return true // next time
 	}
-	mounts := v.list()
 	for _, slot := range gone {
-		refs := int64(0)
-		for _, m := range mounts {
-			n, err := m.Release(slot)
-			if err != nil {
-				v.log.WarnContext(ctx, "cannot release a deleted path", "slot", slot, "err", err)
-				n = m.Refs(slot)
-			}
-			refs += n
-		}
-		if refs > 0 {
+		if !v.letGoOf(ctx, slot) {
 			left = true
-			continue
 		}
-		v.src.release(slot)
-		v.mounting.Lock()
-		delete(v.gone, slot)
-		v.mounting.Unlock()
 	}
 	return left
+}
+
+// letGoOf gives back the handle of a deleted path of which all kernels have been told, if none of them knows it any more.
+func (v *views) letGoOf(ctx context.Context, slot uint32) bool {
+	used := false
+	for _, m := range v.list() {
+		refs, err := m.Release(slot)
+		if err != nil {
+			v.log.WarnContext(ctx, "cannot release a deleted path", "slot", slot, "err", err)
+		}
+		used = used || refs > 0 || err != nil
+	}
+	if used {
+		return false
+	}
+	v.mounting.Lock() // a mount that comes into being is asked, too
+	defer v.mounting.Unlock()
+	unused := func() bool {
+		return !slices.ContainsFunc(v.list(), func(m *fs.Mount) bool { return m.Drop(slot) > 0 })
+	}
+	if !v.src.giveUp(slot, unused) {
+		return false
+	}
+	delete(v.gone, slot)
+	return true
 }
