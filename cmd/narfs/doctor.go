@@ -17,7 +17,6 @@ import (
 	"github.com/narfs/narfs/casefold"
 	"github.com/narfs/narfs/daemon/lock"
 	"github.com/narfs/narfs/daemon/owner"
-	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/fs"
 )
 
@@ -233,7 +232,7 @@ func (d *diagnosis) owner(ctx context.Context, dir string) {
 		d.add("store", failure, err.Error(), "")
 		return
 	}
-	s, err := store.Open(dir, opts) //nolint:contextcheck // it cannot be interrupted
+	s, err := d.p.open(dir, opts) //nolint:contextcheck // it cannot be interrupted
 	var owned *lock.OwnedError
 	switch {
 	case errors.As(err, &owned):

@@ -42,7 +42,7 @@ func (p *process) withOther(ctx context.Context, dir string, u use, fn func(ctx 
 	if u.creates && !storeExists(dir) {
 		opts.StoreDir = p.keeper.store.Dir()
 	}
-	s, err := store.Open(dir, opts) //nolint:contextcheck // it cannot be interrupted
+	s, err := p.open(dir, opts) //nolint:contextcheck // it cannot be interrupted
 	if _, owned := errors.AsType[*lock.OwnedError](err); owned {
 		remote := &remotePeer{p: p, dir: dir, storeDir: p.keeper.store.Dir()}
 		if code, derr := remote.run(ctx, nil, io.Discard, "version"); derr != nil || code != exitDone {

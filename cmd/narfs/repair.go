@@ -29,14 +29,7 @@ func newRepair(p *process) *cobra.Command {
 		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u := use{}
-			if o.rebuild {
-				m := p.meter("rebuild the index")
-				m.setUnit("packs")
-				defer m.close()
-				u.rebuild = func(done, total int) { m.set(int64(done), int64(total)) }
-			}
-			return p.withStore(cmd.Context(), u, func(ctx context.Context, s *store.Store) error {
+			return p.withStore(cmd.Context(), use{rebuilds: o.rebuild}, func(ctx context.Context, s *store.Store) error {
 				return p.repair(ctx, s, args, o)
 			})
 		},

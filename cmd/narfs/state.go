@@ -50,9 +50,9 @@ func (p *process) stateDir() (string, error) {
 
 // use says what a command wants of the store.
 type use struct {
-	creates bool // there need be no store yet
-	lasts   bool // goes on until somebody ends it
-	rebuild func(done, total int)
+	creates  bool // there need be no store yet
+	lasts    bool // goes on until somebody ends it
+	rebuilds bool // the index, first
 }
 
 // withStore calls fn with the store, which is open as long as fn runs. If another process has it open, that one does the
@@ -118,7 +118,7 @@ func (p *process) sameStoreDir(s *store.Store) error {
 
 // storeOptions are those for opening the store in a state directory.
 func (p *process) storeOptions(dir string, u use) (store.Options, error) {
-	opts := store.Options{What: p.what(), Logger: p.logger()}
+	opts := store.Options{What: p.what(), Logger: p.logger(), RebuildIndex: u.rebuilds}
 	if u.lasts {
 		opts.Content.CacheBytes = 48 << 20 // a mount's readers come back; a command reads once
 	}
@@ -131,9 +131,6 @@ func (p *process) storeOptions(dir string, u use) (store.Options, error) {
 		if opts.StoreDir, err = nix.ParseStoreDir(name); err != nil {
 			return opts, &usageError{err}
 		}
-	}
-	if u.rebuild != nil {
-		opts.RebuildIndex, opts.RebuildProgress = true, u.rebuild
 	}
 	return opts, nil
 }
@@ -156,7 +153,7 @@ func (p *process) own(ctx context.Context, dir string, u use) error {
 	}
 	begun, told := time.Now(), false
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 250*time.Millisecond) {
-		s, err := store.Open(dir, opts) //nolint:contextcheck // it cannot be interrupted
+		s, err := p.open(dir, opts) //nolint:contextcheck // it cannot be interrupted
 		var owned *lock.OwnedError
 		if !errors.As(err, &owned) {
 			if errors.Is(err, iofs.ErrPermission) {
@@ -168,7 +165,7 @@ func (p *process) own(ctx context.Context, dir string, u use) error {
 			p.keeper, err = newKeeper(ctx, p, s, u)
 			return err
 		}
-		if u.rebuild != nil {
+		if u.rebuilds {
 			return err
 		}
 		code, handErr := p.handOver(ctx, dir, u)
@@ -191,6 +188,19 @@ func (p *process) own(ctx context.Context, dir string, u use) error {
 			return err
 		}
 	}
+}
+
+// open opens the store and shows progress while its packs are read.
+func (p *process) open(dir string, opts store.Options) (*store.Store, error) {
+	var m *meter
+	defer func() { m.close() }()
+	opts.Content.Replay = func(done, total int64) {
+		if m == nil {
+			m = p.meter("read the packs")
+		}
+		m.set(done, total)
+	}
+	return store.Open(dir, opts)
 }
 
 func wait(ctx context.Context, d time.Duration) error {

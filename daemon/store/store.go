@@ -29,8 +29,6 @@ type Options struct {
 	// RebuildIndex makes the content store's index again from its packs, which takes a while. Damaged chunks are not in
 	// it then, so that importing the paths concerned again brings them back.
 	RebuildIndex bool
-	// RebuildProgress hears of the packs done; it may be nil.
-	RebuildProgress func(done, total int)
 	// Limits of the entries of one NAR; zero means nar's defaults.
 	Limits nar.Limits
 	// Logger hears of repairs and damage; nil discards.
@@ -116,7 +114,7 @@ func (s *Store) openContent(dir string) (err error) {
 	defer tick.Stop()
 	for range patience {
 		if s.opts.RebuildIndex {
-			s.content, err = cas.RebuildIndex(dir, s.opts.Content, s.opts.RebuildProgress)
+			s.content, err = cas.RebuildIndex(dir, s.opts.Content)
 		} else {
 			s.content, err = cas.Open(dir, s.opts.Content)
 		}

@@ -274,15 +274,15 @@ func TestRebuildIndex(t *testing.T) {
 	mustClose(t, s)
 	o := options()
 	o.RebuildIndex = true
-	packs := 0
-	o.RebuildProgress = func(int, int) { packs++ }
+	told := 0
+	o.Content.Replay = func(int64, int64) { told++ }
 	s, err := store.Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer mustClose(t, s)
 	mustHave(t, s, info, archive)
-	if packs == 0 {
-		t.Error("RebuildProgress was not called")
+	if told == 0 {
+		t.Error("Replay was not called")
 	}
 }

@@ -52,8 +52,6 @@ func (s *Store) flush(ctx context.Context) error {
 // commitLoop takes commits as they come; those that come while a sync runs share the next.
 // All changes of the index pass through it, in the order of the log.
 func (s *Store) commitLoop() {
-	var last position // of the last checkpoint
-	last = s.log.tail()
 	for {
 		var group []*commit
 		select {
@@ -80,12 +78,10 @@ func (s *Store) commitLoop() {
 		if alone != nil {
 			s.commitGroup([]*commit{alone})
 		}
-		if end := s.log.tail(); end.pack != last.pack || end.off-last.off > checkpointBytes {
+		if end := s.log.tail(); end.pack != s.checked.pack || end.off-s.checked.off > checkpointBytes {
 			if err := s.checkpoint(); err != nil {
 				s.opts.Logger.Error("checkpoint", "store", s.dir, "error", err)
-				continue
 			}
-			last = end
 		}
 	}
 }
@@ -118,7 +114,7 @@ func (s *Store) commitGroup(group []*commit) {
 	// Only now does the index know all that stands before that position: the records of the
 	// whole group do.
 	if err == nil && slices.ContainsFunc(written, func(c *commit) bool { return c.checkpoint }) {
-		err = s.index.checkpoint(known)
+		err = s.saveCheckpoint(known)
 	}
 	for _, c := range written {
 		c.done <- err
@@ -163,7 +159,36 @@ func (s *Store) checkpoint() error {
 	if err != nil {
 		return err
 	}
-	return s.index.checkpoint(known)
+	return s.saveCheckpoint(known)
+}
+
+// saveCheckpoint writes down that the index knows all of the log before a position, unless it
+// says so already.
+func (s *Store) saveCheckpoint(known position) error {
+	if known == s.checked {
+		return nil
+	}
+	if err := s.index.checkpoint(known); err != nil {
+		return err
+	}
+	s.checked = known
+	return nil
+}
+
+// finish writes the checkpoint from which the next Open goes on, if something was appended
+// since the last one, and a mark: without it, damage to the last commit would be taken for a
+// torn end. The mark need not be durable to be of use.
+func (s *Store) finish() error {
+	if s.log.tail() == s.checked {
+		return nil
+	}
+	if err := s.checkpoint(); err != nil {
+		return err
+	}
+	if err := s.log.append(appendMark(nil, s.log.marker, s.log.durableTo()), func(position) {}); err != nil {
+		s.opts.Logger.Warn("no mark at the end of the log", "store", s.dir, "error", err)
+	}
+	return nil
 }
 
 // settle makes the log durable and enters the chunks that stand in it into the index, which

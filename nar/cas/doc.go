@@ -22,8 +22,9 @@
 //
 //   - The log is the truth. A commit is durable when its last meta frame is: frames are
 //     written in order and a pack is synced before the next one begins, so the first broken
-//     frame behind the last checkpoint is the end of what was acknowledged. Should a later
-//     frame say that the log had been durable beyond it, it is damage and not a torn end.
+//     frame of the last pack is the end of what was acknowledged, unless the checkpoint or a
+//     meta frame, be it behind, says that the log had been durable beyond it. Then it is
+//     damage, which costs what stood in that frame and nothing else.
 //   - Bottom up: data frames stand in the log before the records that name their chunks, and
 //     the index names a chunk only after the sync of its frame.
 //   - The index may be behind the log by what came after its last checkpoint, never ahead;
@@ -71,7 +72,8 @@
 // are not written down: whoever rebuilds the index hashes the chunks and so checks them.
 //
 // A meta payload is the position (pack 4, offset 4) up to which the log was durable when it
-// was written, and a sequence of records
+// was written, and a sequence of records (Close appends a frame without any, so that the last
+// commit's durability is told, too)
 //
 //	uvarint key length (1..65535), key, uvarint 0 (delete) or value length + 1, value
 //

@@ -52,7 +52,7 @@ func TestFlippedBits(t *testing.T) {
 			at := flip(t, filepath.Join(copied, rel), rng)
 			s, err := cas.Open(copied, small())
 			if errors.Is(err, cas.ErrIndex) && run%3 == 0 {
-				if s, err = cas.RebuildIndex(copied, small(), nil); err != nil {
+				if s, err = cas.RebuildIndex(copied, small()); err != nil {
 					t.Fatal(err)
 				}
 			} else if err != nil {
@@ -71,7 +71,7 @@ func TestFlippedBits(t *testing.T) {
 				return
 			}
 			closeStore(t, s)
-			if s, err = cas.RebuildIndex(copied, small(), nil); err != nil {
+			if s, err = cas.RebuildIndex(copied, small()); err != nil {
 				t.Fatal(err)
 			}
 			if bad := readAll(t, s, all); bad > 0 {

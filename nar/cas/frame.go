@@ -165,7 +165,7 @@ func appendPackHeader(dst []byte, id uint32, m marker) []byte {
 func parsePackHeader(b []byte, id uint32) (m marker, err error) {
 	switch {
 	case len(b) < packHeaderSize || [8]byte(b[:8]) != packMagic || checksum(b[:28]) != binary.LittleEndian.Uint32(b[28:]):
-		return m, errors.New("not a pack, or its header is broken")
+		return m, errPackHeader
 	case binary.LittleEndian.Uint32(b[8:]) != formatVersion:
 		return m, fmt.Errorf("%w: pack version %d", ErrFormat, binary.LittleEndian.Uint32(b[8:]))
 	case binary.LittleEndian.Uint32(b[12:]) != id:
@@ -182,6 +182,12 @@ const metaPrefix = 8
 func appendPosition(b []byte, p position) []byte {
 	b = binary.LittleEndian.AppendUint32(b, p.pack)
 	return binary.LittleEndian.AppendUint32(b, p.off)
+}
+
+// appendMark appends a meta frame without records, which only says how far the log is durable.
+func appendMark(dst []byte, m marker, durable position) []byte {
+	h := frameHeader{kind: kindMeta, raw: metaPrefix, stored: metaPrefix}
+	return appendFrame(dst, m, h, nil, appendPosition(nil, durable))
 }
 
 // parsePosition reads a position from 8 bytes.

@@ -20,6 +20,9 @@ func (p position) before(q position) bool {
 
 func (p position) String() string { return fmt.Sprintf("%s+%d", packName(p.pack), p.off) }
 
+// logStart is where the first frame stands.
+var logStart = position{1, packHeaderSize} //nolint:gochecknoglobals // a constant
+
 func packName(id uint32) string { return fmt.Sprintf("%08d.pack", id) }
 
 func parsePackName(name string) (id uint32, ok bool) {
@@ -34,6 +37,7 @@ func parsePackName(name string) (id uint32, ok bool) {
 type pack struct {
 	id   uint32
 	file File
+	size int64        // when the log was opened
 	refs atomic.Int64 // one is the packLog's
 }
 
@@ -65,10 +69,14 @@ type packLog struct {
 	syncing sync.Mutex // one sync at a time; later callers find their bytes done
 }
 
+// errPackHeader says that the bytes at the beginning of a pack are not its header.
+var errPackHeader = errors.New("not a pack, or its header is broken")
+
 // errPackGone says that a pack is no longer there: the reader's location is out of date.
 var errPackGone = errors.New("pack is gone")
 
-// openLog opens all packs. Broken ones are left out and named in damaged.
+// openLog opens all packs. What is broken is told in damaged: packs that are of another store, or
+// of none, are left out; those of this store whose header is broken get it anew.
 func openLog(files Files, m marker, packSize int64) (l *packLog, damaged []error, err error) {
 	names, err := files.List()
 	if err != nil {
@@ -86,29 +94,49 @@ func openLog(files Files, m marker, packSize int64) (l *packLog, damaged []error
 			l.close()
 			return nil, nil, err
 		}
+		p := &pack{id: id, file: f, size: size}
+		p.refs.Store(1)
 		got, err := readPackHeader(f, id)
 		if err == nil && got != m {
 			err = errors.New("this is a pack of another store")
 		}
 		switch {
+		case err == nil:
+			l.packs[id] = p
 		case errors.Is(err, ErrFormat):
 			l.close()
 			return nil, nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
-		case err != nil:
+		case size > packHeaderSize:
+			if errors.Is(err, errPackHeader) && l.ours(p) {
+				err = errors.Join(err, p.writeHeader(m))
+				l.packs[id] = p
+			} else {
+				_ = f.Close() // only read
+			}
+			damaged = append(damaged, fmt.Errorf("%s: %w", name, err))
+		default: // frames come after the header's sync
 			_ = f.Close() // only read
-			if size > packHeaderSize {
-				damaged = append(damaged, fmt.Errorf("%s: %w", name, err))
-			} else if err := files.Remove(name); err != nil { // frames come after the header's sync
+			if err := files.Remove(name); err != nil {
 				l.close()
 				return nil, nil, err
 			}
-			continue
 		}
-		p := &pack{id: id, file: f}
-		p.refs.Store(1)
-		l.packs[id] = p
 	}
 	return l, damaged, nil
+}
+
+func (p *pack) writeHeader(m marker) error {
+	_, err := p.file.WriteAt(appendPackHeader(nil, p.id, m), 0)
+	if err == nil {
+		err = p.file.Sync()
+	}
+	return err
+}
+
+// ours reports whether a pack whose header is broken has a frame of this store.
+func (l *packLog) ours(p *pack) bool {
+	_, err := l.scan(p, packHeaderSize, stepOver, func(frameHeader, int64, []byte) error { return errStop })
+	return errors.Is(err, errStop)
 }
 
 func readPackHeader(f File, id uint32) (marker, error) {
@@ -197,15 +225,11 @@ func (l *packLog) roll() error {
 	}
 	id := l.next
 	l.next++ // never used twice, whatever happens
-	_, err = f.WriteAt(appendPackHeader(nil, id, l.marker), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", name, err), f.Close(), l.files.Remove(name))
-	}
 	p := &pack{id: id, file: f}
 	p.refs.Store(1)
+	if err := p.writeHeader(l.marker); err != nil {
+		return errors.Join(fmt.Errorf("writing %s: %w", name, err), f.Close(), l.files.Remove(name))
+	}
 	l.packs[id] = p
 	l.cur, l.end = p, position{id, packHeaderSize}
 	return nil
@@ -257,27 +281,62 @@ func (l *packLog) durableTo() position {
 	return l.durable
 }
 
+// resumption says how a log goes on.
+type resumption struct {
+	from    position // what stands before is on the disk
+	written bool     // something that counts stands behind
+	damaged bool     // something is broken before the end
+}
+
 // resume makes the log go on at the given end, in its last pack, cutting off what stands
-// behind it. keep leaves the pack as it is and lets the log go on in a new one.
-func (l *packLog) resume(end position, keep bool) error {
+// behind it. It writes nothing if that is nothing.
+func (l *packLog) resume(end position, how resumption) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.end, l.durable = end, end
-	l.next = max(l.next, end.pack+1)
+	l.end, l.durable = end, later(how.from, logStart)
+	if end != logStart {
+		l.next = max(l.next, end.pack+1)
+	}
 	p := l.packs[end.pack]
 	if p == nil {
+		l.durable = end
 		return nil
 	}
-	if !keep {
-		if err := p.file.Truncate(int64(end.off)); err != nil {
-			return fmt.Errorf("cutting the unfinished end off %s: %w", packName(p.id), err)
+	l.cur = p
+	if how.written || how.damaged {
+		// Frames that a killed process wrote are there, and not yet on the disk.
+		if err := p.file.Sync(); err != nil {
+			return fmt.Errorf("syncing %s: %w", packName(p.id), err)
 		}
-		l.cur = p
+		l.durable = end
 	}
-	// Frames that a killed process wrote are there, and not yet on the disk.
-	if err := p.file.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", packName(p.id), err)
+	if p.size <= int64(end.off) {
+		return nil
 	}
+	if how.damaged {
+		// What tells damage from a torn end may stand in what is cut off.
+		if err := l.mark(); err != nil {
+			return err
+		}
+	}
+	if err := p.file.Truncate(int64(l.end.off)); err != nil {
+		return fmt.Errorf("cutting the unfinished end off %s: %w", packName(p.id), err)
+	}
+	return nil
+}
+
+// mark writes at the end that the log was durable so far, and makes that durable. mu is held.
+func (l *packLog) mark() error {
+	b := appendMark(nil, l.marker, l.end)
+	_, err := l.cur.file.WriteAt(b, int64(l.end.off))
+	if err == nil {
+		err = l.cur.file.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("marking the end of %s: %w", packName(l.cur.id), err)
+	}
+	l.end.off += uint32(len(b))
+	l.durable = l.end
 	return nil
 }
 
@@ -310,10 +369,10 @@ func (l *packLog) close() {
 
 // scan calls fn with each frame of a pack from an offset on: its header, its offset and
 // its chunks' lengths as they stand, checked but for the payload. It returns where it
-// stopped: at the end of the file, at fn's error, or at the first thing that is no frame,
-// with an error that wraps errBadFrame. With gap not nil it tells gap what is no frame,
+// stopped: at the end of the file, at an error of fn or gap, or at the first thing that is no
+// frame, with an error that wraps errBadFrame. With gap not nil it tells gap what is no frame,
 // and goes on at the next one.
-func (l *packLog) scan(p *pack, from int64, gap func(from, to int64), fn func(h frameHeader, off int64, lengths []byte) error) (int64, error) {
+func (l *packLog) scan(p *pack, from int64, gap func(from, to int64) error, fn func(h frameHeader, off int64, lengths []byte) error) (int64, error) {
 	r := &windowReader{r: p.file}
 	for off := max(from, packHeaderSize); ; {
 		b, err := r.at(off, frameHeaderSize)
@@ -329,7 +388,9 @@ func (l *packLog) scan(p *pack, from int64, gap func(from, to int64), fn func(h 
 			if ferr != nil {
 				return off, ferr
 			}
-			gap(off, next)
+			if err := gap(off, next); err != nil {
+				return off, err
+			}
 			off = next
 			continue
 		}
@@ -342,6 +403,9 @@ func (l *packLog) scan(p *pack, from int64, gap func(from, to int64), fn func(h 
 		off += h.size()
 	}
 }
+
+// stepOver is a gap for who only wants the frames that are whole.
+func stepOver(int64, int64) error { return nil }
 
 // windowReader reads a file in order, a large piece at a time, so that stepping over
 // frames costs few system calls.

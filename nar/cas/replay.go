@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"github.com/narfs/narfs/nar/chunk"
@@ -12,48 +13,50 @@ import (
 
 // replay makes the index know the log from the last checkpoint on, or all of it, and finds
 // the log's end.
-func (s *Store) replay(rebuild func(done, total int)) error {
+func (s *Store) replay(all bool) error {
 	from, err := s.index.lastCheckpoint()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrIndex, err)
 	}
-	if rebuild != nil {
-		from = position{1, packHeaderSize}
+	if all {
+		from = logStart
 	}
 	ids := s.log.ids()
 	if len(ids) == 0 || ids[len(ids)-1] < from.pack {
-		if from != (position{1, packHeaderSize}) {
-			s.damage = append(s.damage, fmt.Errorf("%s: %w: the log ends before its checkpoint %v", s.dir, ErrCorrupt, from))
+		if from != logStart {
+			s.damage = append(s.damage, fmt.Errorf("%w: the log ends before its checkpoint %v", ErrCorrupt, from))
 		}
-		return s.log.resume(from, true)
+		s.checked = from
+		return s.log.resume(from, resumption{})
 	}
 	if at, _ := slices.BinarySearch(ids, from.pack); at > 0 {
 		ids = ids[at:]
 	}
-	r := &replayer{s: s, holes: map[uint32]map[uint32]bool{}}
+	r := &replayer{s: s, holes: map[uint32]map[uint32]bool{}, durable: later(from, position{ids[len(ids)-1], packHeaderSize})}
 	for _, id := range ids {
-		if err := r.scanHoles(id, start(from, id)); err != nil {
+		r.total += max(s.log.packs[id].size-start(from, id), 0)
+	}
+	for _, id := range ids {
+		if err := r.survey(id, start(from, id)); err != nil {
 			return err
 		}
 	}
-	end, keep := from, false
+	end := from
 	for i, id := range ids {
-		if end, keep, err = r.pack(id, start(from, id), i == len(ids)-1); err != nil {
+		if end, err = r.pack(id, start(from, id), i == len(ids)-1); err != nil {
 			return err
-		}
-		if rebuild != nil {
-			rebuild(i+1, len(ids))
 		}
 	}
 	if err := r.flush(); err != nil {
 		return err
 	}
-	if err := s.log.resume(end, keep); err != nil {
+	if err := s.log.resume(end, resumption{written: r.entered, from: from, damaged: len(s.damage) > 0}); err != nil {
 		return err
 	}
-	if end != from || rebuild != nil {
-		return s.index.checkpoint(end)
+	if r.entered || all {
+		return s.saveCheckpoint(s.log.tail())
 	}
+	s.checked = s.log.tail() // what stands behind the checkpoint says nothing new
 	return nil
 }
 
@@ -64,32 +67,56 @@ func start(from position, id uint32) int64 {
 	return packHeaderSize
 }
 
-// replayer carries what is read between frames.
-type replayer struct {
-	s     *Store
-	holes map[uint32]map[uint32]bool // pack → offsets of frames that are gone
-	group []record                   // of a commit whose last frame was not seen yet
-	found map[chunk.ID]location
-	buf   []byte
+func later(p, q position) position {
+	if p.before(q) {
+		return q
+	}
+	return p
 }
 
-// scanHoles reads the records about frames that are gone before any frame is entered.
-func (r *replayer) scanHoles(id uint32, from int64) error {
+// replayer carries what is read between frames.
+type replayer struct {
+	s       *Store
+	holes   map[uint32]map[uint32]bool // pack → offsets of frames that are gone
+	durable position                   // the log was once durable up to here
+	group   []record                   // of a commit whose last frame was not seen yet
+	found   map[chunk.ID]location
+	entered bool // something was entered into the index
+	buf     []byte
+
+	read, total int64 // bytes of the frames, and of all that there is to read
+}
+
+// progress counts a frame, which is looked at twice.
+func (r *replayer) progress(h frameHeader) {
+	r.read += h.size()
+	if r.s.opts.Replay != nil {
+		r.s.opts.Replay(r.read/2, r.total)
+	}
+}
+
+// survey reads what meta frames say of other frames, before any frame is entered: which are
+// gone, and how far the log was durable.
+func (r *replayer) survey(id uint32, from int64) error {
 	p, err := r.s.log.get(id)
 	if err != nil {
 		return err
 	}
 	defer p.release()
-	_, err = r.s.log.scan(p, from, func(int64, int64) {}, func(h frameHeader, off int64, _ []byte) error {
+	_, err = r.s.log.scan(p, from, stepOver, func(h frameHeader, off int64, _ []byte) error {
+		r.progress(h)
 		if h.kind != kindMeta {
 			return nil
 		}
 		payload, err := r.payload(p, h, off)
-		if errors.Is(err, errBadFrame) {
+		if errors.Is(err, errBadFrame) || err == nil && len(payload) < metaPrefix {
 			return nil // told by the second pass
 		}
 		if err != nil {
 			return err
+		}
+		if told := parsePosition(payload); !(position{id, uint32(off)}).before(told) {
+			r.durable = later(r.durable, told)
 		}
 		return parseRecords(payload, func(rec record) error {
 			if rec.key[0] == spaceHoles && len(rec.key) == 5 {
@@ -107,67 +134,63 @@ func (r *replayer) scanHoles(id uint32, from int64) error {
 // its last pack.
 //
 // A crash tears frames only at the end of the last pack, because a pack is synced before
-// the next begins, and what was acknowledged there stands before what is torn. So the
-// first broken frame of the last pack is the end, and all behind it is cut off, unless a
-// meta frame there tells that the log had been durable beyond the break: that is damage.
-// Then nothing is cut off (keep) and the log goes on in a new pack.
-func (r *replayer) pack(id uint32, from int64, last bool) (end position, keep bool, err error) {
+// the next begins, and there only behind the position up to which the log was durable. So
+// the first broken frame behind that position is the end, and all behind it is cut off. A
+// broken frame elsewhere is damage, and what is whole behind it is entered: records that
+// name what is lost are how one finds out what that is.
+func (r *replayer) pack(id uint32, from int64, last bool) (end position, err error) {
 	p, err := r.s.log.get(id)
 	if err != nil {
-		return end, false, err
+		return end, err
 	}
 	defer p.release()
 	r.group = nil
-	torn := int64(-1) // where the first break of the last pack is
-	broken := func(at int64, err error) {
-		r.group = nil
-		if last {
-			if torn < 0 {
-				torn = at
-			}
-			return
-		}
-		r.s.damage = append(r.s.damage, fmt.Errorf("%v: %w", position{id, uint32(at)}, err))
+	durable := int64(math.MaxInt64)
+	if last {
+		durable = int64(r.durable.off)
 	}
-	stop, err := r.s.log.scan(p, from, func(at, _ int64) { broken(at, errBadFrame) },
+	stop := int64(-1)
+	broken := func(at, next int64, cause error) error {
+		if at >= durable {
+			stop = at
+			return errStop
+		}
+		r.s.damage = append(r.s.damage, fmt.Errorf("%v: %w", position{id, uint32(at)}, cause))
+		// Of a commit in several frames that has lost one, the others count all the same.
+		if err := r.apply(); err != nil {
+			return err
+		}
+		if next > durable { // what tore and what was damaged touch
+			stop = durable
+			return errStop
+		}
+		return nil
+	}
+	size, err := r.s.log.scan(p, from,
+		func(at, next int64) error {
+			return broken(at, next, fmt.Errorf("%w: %d bytes are no frame", errBadFrame, next-at))
+		},
 		func(h frameHeader, off int64, lengths []byte) error {
-			if torn >= 0 {
-				beyond, err := r.durable(p, h, off)
-				keep = keep || position{id, uint32(torn)}.before(beyond)
-				return err
-			}
+			r.progress(h)
 			err := r.frame(p, h, position{id, uint32(off)}, slices.Clone(lengths))
 			if errors.Is(err, errBadFrame) {
-				broken(off, err)
-				return nil
+				if h.kind == kindMeta {
+					err = fmt.Errorf("%w (it held records)", err)
+				}
+				return broken(off, off+h.size(), err)
 			}
 			return err
 		})
-	if err != nil {
-		return end, false, err
+	if err != nil && !errors.Is(err, errStop) {
+		return end, err
 	}
-	if torn < 0 {
-		torn = stop
-	} else if keep {
-		r.s.damage = append(r.s.damage, fmt.Errorf("%v: %w in the middle of the log", position{id, uint32(torn)}, errBadFrame))
-		torn = stop
+	if stop < 0 {
+		stop = size
 	}
-	return position{id, uint32(torn)}, keep, nil
-}
-
-// durable returns the position that a meta frame tells, and none for other frames.
-func (r *replayer) durable(p *pack, h frameHeader, off int64) (position, error) {
-	if h.kind != kindMeta {
-		return position{}, nil
+	if p.size < from {
+		r.s.damage = append(r.s.damage, fmt.Errorf("%s: %w: it ends at %d, before its checkpoint %d", packName(id), ErrCorrupt, p.size, from))
 	}
-	payload, err := r.payload(p, h, off)
-	if errors.Is(err, errBadFrame) || err == nil && len(payload) < metaPrefix {
-		return position{}, nil
-	}
-	if err != nil {
-		return position{}, err
-	}
-	return parsePosition(payload), nil
+	return position{id, uint32(stop)}, nil
 }
 
 func (r *replayer) frame(p *pack, h frameHeader, at position, lengths []byte) error {
@@ -189,6 +212,7 @@ func (r *replayer) frame(p *pack, h frameHeader, at position, lengths []byte) er
 		r.found = map[chunk.ID]location{}
 	}
 	begin := uint32(0)
+	r.entered = true
 	for i, e := range ends {
 		r.found[chunk.Sum(payload[begin:e])] = location{frame: at, size: uint32(h.size()), ord: uint16(i), at: begin, n: e - begin}
 		begin = e
@@ -217,11 +241,19 @@ func (r *replayer) meta(p *pack, h frameHeader, at position) error {
 	if err != nil || h.flags&flagMore != 0 {
 		return err
 	}
+	return r.apply()
+}
+
+// apply makes the changes of the records gathered so far.
+func (r *replayer) apply() error {
+	if len(r.group) == 0 {
+		return nil
+	}
 	if err := r.flush(); err != nil {
 		return err
 	}
 	recs := r.group
-	r.group = nil
+	r.group, r.entered = nil, true
 	return r.s.index.apply(recs)
 }
 

@@ -63,6 +63,9 @@ type Options struct {
 	Reserve int64
 	// Logger hears of repairs and damage; nil discards.
 	Logger *slog.Logger
+	// Replay hears of the bytes of the packs that Open has read and of all it must read, which are
+	// many when the index is made again and few after a crash; it may be nil.
+	Replay func(done, total int64)
 	// Files replaces the packs' folder, for tests.
 	Files Files
 }
@@ -126,6 +129,7 @@ type Store struct {
 	// look up and pin under its read half, too. It is taken after sweeping.
 	placing sync.RWMutex
 
+	checked   position // of the last checkpoint; the committer's while it runs
 	commits   chan *commit
 	committer sync.WaitGroup
 	closing   chan struct{}
@@ -136,27 +140,21 @@ type Store struct {
 // Open opens the store in dir and creates it if dir is empty or absent. After a crash it
 // replays the end of the log. It returns ErrLocked, ErrFormat or ErrIndex, among others.
 func Open(dir string, opts Options) (*Store, error) {
-	return open(dir, opts, nil)
+	return open(dir, opts, false)
 }
 
 // RebuildIndex opens the store in dir with an index made from the packs alone. It reads
-// all of them and tells progress, if that is not nil, of the packs done. The old index is
-// removed first; interrupted, the next Open replays the packs all the same.
-func RebuildIndex(dir string, opts Options, progress func(done, total int)) (*Store, error) {
+// all of them; Options.Replay hears how far it is. The old index is removed first;
+// interrupted, the next Open replays the packs all the same.
+func RebuildIndex(dir string, opts Options) (*Store, error) {
 	if _, err := os.Stat(filepath.Join(dir, "format")); err != nil {
 		return nil, fmt.Errorf("rebuild: %w", err)
 	}
-	if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
-		return nil, err
-	}
-	if progress == nil {
-		progress = func(int, int) {}
-	}
-	return open(dir, opts, progress)
+	return open(dir, opts, true)
 }
 
-// open opens the store. With rebuild set, the index is empty and all packs are read.
-func open(dir string, opts Options, rebuild func(done, total int)) (s *Store, err error) {
+// open opens the store. With all set, the index is removed first and all packs are read.
+func open(dir string, opts Options, all bool) (s *Store, err error) {
 	opts = opts.withDefaults(dir)
 	s = &Store{
 		dir: dir, opts: opts, imports: map[*pins]struct{}{},
@@ -175,6 +173,11 @@ func open(dir string, opts Options, rebuild func(done, total int)) (s *Store, er
 	if err != nil {
 		return s, err
 	}
+	if all {
+		if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
+			return s, err
+		}
+	}
 	if s.cutter, err = chunk.NewCutter(s.opts.Chunks); err != nil {
 		return s, err
 	}
@@ -190,7 +193,7 @@ func open(dir string, opts Options, rebuild func(done, total int)) (s *Store, er
 	if s.cache, err = newFrameCache(s.log, opts.CacheBytes); err != nil {
 		return s, err
 	}
-	if err = s.replay(rebuild); err != nil {
+	if err = s.replay(all); err != nil {
 		return s, err
 	}
 	for _, d := range s.damage {
@@ -225,15 +228,13 @@ func indexError(err error) error {
 // Damage returns what was found broken while opening.
 func (s *Store) Damage() []error { return s.damage }
 
-// Close ends running commits, writes a checkpoint and closes the store. The store must
-// not be used any more; imports that run must have ended.
+// Close ends running commits, writes a checkpoint if anything was changed, and closes the store.
+// The store must not be used any more; imports that run must have ended.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closing)
 		s.committer.Wait()
-		if err := s.checkpoint(); err != nil {
-			s.closeErr = err
-		}
+		s.closeErr = s.finish()
 		if err := s.release(); err != nil {
 			s.closeErr = errors.Join(s.closeErr, err)
 		}

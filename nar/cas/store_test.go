@@ -300,7 +300,7 @@ func TestSweep(t *testing.T) {
 			s = open(t, dir, small())
 		case "rebuilt":
 			closeStore(t, s)
-			if s, err = cas.RebuildIndex(dir, small(), nil); err != nil {
+			if s, err = cas.RebuildIndex(dir, small()); err != nil {
 				t.Fatal(err)
 			}
 			defer func() { _ = s.Close() }()
@@ -340,7 +340,7 @@ func TestRebuildIndex(t *testing.T) {
 	}
 	want := dump(t, s)
 	closeStore(t, s)
-	s, err := cas.RebuildIndex(dir, small(), nil)
+	s, err := cas.RebuildIndex(dir, small())
 	if err != nil {
 		t.Fatal(err)
 	}

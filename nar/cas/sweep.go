@@ -127,7 +127,7 @@ func (s *Store) listFrames(id uint32, limit position, bits *uint32) (*packMarks,
 		return nil, err
 	}
 	pm := &packMarks{}
-	_, err = s.log.scan(p, packHeaderSize, func(int64, int64) {}, func(h frameHeader, off int64, _ []byte) error {
+	_, err = s.log.scan(p, packHeaderSize, stepOver, func(h frameHeader, off int64, _ []byte) error {
 		if !(position{id, uint32(off)}).before(limit) {
 			return errStop
 		}

@@ -127,7 +127,10 @@ func (v *verifier) pack(ctx context.Context, id uint32) error {
 		v.found(Damage{Err: fmt.Errorf("%v: %w", position{id, uint32(off)}, err)})
 	}
 	_, err = s.log.scan(p, packHeaderSize,
-		func(from, to int64) { damaged(from, fmt.Errorf("%w: %d bytes are no frame", errBadFrame, to-from)) },
+		func(from, to int64) error {
+			damaged(from, fmt.Errorf("%w: %d bytes are no frame", errBadFrame, to-from))
+			return nil
+		},
 		func(h frameHeader, off int64, lengths []byte) error {
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
