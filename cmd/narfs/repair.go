@@ -24,8 +24,8 @@ func newRepair(p *process) *cobra.Command {
 		Short: "Mend what verify finds",
 		Long: "Verify the store, or some store paths, and mend what is wrong: what follows from other records is written again; " +
 			"damaged paths are had from another store (--from), or else deleted with all that refers to them (--drop).\n\n" +
-			"--rebuild-index first makes the index of the contents again, from the packs. No other process may have the store " +
-			"open then. The exit code is 1 if something remains wrong.",
+			"--rebuild-index first makes the index of the contents again, from the packs, as every command does by itself with an " +
+			"index that it cannot open. No other process may have the store open then. The exit code is 1 if something remains wrong.",
 		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {

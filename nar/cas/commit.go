@@ -169,6 +169,9 @@ func (s *Store) saveCheckpoint(known position) error {
 		return nil
 	}
 	if err := s.index.checkpoint(known); err != nil {
+		if errors.Is(err, errIndexGone) {
+			s.log.fail(err) // nothing can be entered any more
+		}
 		return err
 	}
 	s.checked = known

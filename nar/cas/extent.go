@@ -243,8 +243,8 @@ func (s *Store) renewExtents(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		o, err := s.Object(h)
-		if errors.Is(err, ErrNotFound) {
-			continue // deleted meanwhile
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
+			continue // deleted meanwhile, or verify tells
 		}
 		if err != nil {
 			return err

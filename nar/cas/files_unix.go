@@ -3,6 +3,7 @@
 package cas
 
 import (
+	"errors"
 	"os"
 	"syscall"
 
@@ -23,4 +24,33 @@ func allocated(info os.FileInfo) int64 {
 		return int64(st.Blocks) * 512
 	}
 	return info.Size()
+}
+
+// mapFile maps a file into memory, for reading until unmap.
+func mapFile(f *os.File) (data []byte, unmap func(), err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, &os.PathError{Op: "mmap", Path: f.Name(), Err: err}
+	}
+	return data, func() { _ = unix.Munmap(data) }, nil // it is a mapping, or Mmap had failed
+}
+
+// lockDir locks a folder against other processes, until the returned file is closed.
+func lockDir(dir string) (*os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = ErrLocked
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
 }

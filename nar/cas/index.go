@@ -64,15 +64,19 @@ func chunkKey(id chunk.ID) []byte { return append([]byte{spaceChunk}, id[:]...) 
 
 // index is the Badger database.
 type index struct {
-	db *badger.DB
+	db    *badger.DB
+	dir   os.FileInfo // its folder
+	last  uint64      // the highest number of a table when it was opened
+	fresh bool        // it was made when it was opened
 }
 
 // openIndex opens or creates the index. Values stay in the tree (no value log), blocks
 // are not compressed (hits cost 3 µs instead of 11), tables have Bloom filters (misses 0.9
 // instead of 6 µs), a block's checksum is compared whenever it is read (else a flipped bit
 // could name another chunk of the same length), and memory is small: the log is what makes commits durable, so that
-// the index only syncs at checkpoints.
+// the index only syncs at checkpoints. Who opens it holds the store's lock.
 func openIndex(dir string, log *slog.Logger) (x *index, err error) {
+	defer func() { err = indexError(err) }()
 	defer guard(&err)
 	opts := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
@@ -90,10 +94,15 @@ func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 		WithNumCompactors(2).
 		WithCompactL0OnClose(false).
 		WithChecksumVerificationMode(options.OnBlockRead).
-		WithSyncWrites(false)
+		WithSyncWrites(false).
+		WithBypassLockGuard(true)
+	last, fresh, err := checkIndex(opts)
+	if err != nil {
+		return nil, err
+	}
 	db, err := badger.Open(opts)
 	for range killedCreates {
-		if err == nil || errors.Is(indexError(err), ErrLocked) {
+		if err == nil {
 			break
 		}
 		db, err = badger.Open(opts)
@@ -101,7 +110,11 @@ func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 	if err != nil {
 		return nil, err
 	}
-	x = &index{db: db}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	x = &index{db, info, last, fresh}
 	if err := x.checkVersion(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -109,7 +122,7 @@ func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 }
 
 // indexVersion is that of the keys and values that only the index has.
-const indexVersion = 2
+const indexVersion = 3
 
 var versionKey = []byte{spaceState, 'v'} //nolint:gochecknoglobals // a constant
 
@@ -141,8 +154,6 @@ func (x *index) checkVersion() error {
 // killedCreates is how many files a killed process can have created and not written to: a
 // value log and a memtable's. Badger gives such a file its header, and fails for this once.
 const killedCreates = 2
-
-func (x *index) close() error { return x.db.Close() }
 
 // guard turns a panic of Badger into an error: it cuts damaged blocks into pieces before it
 // compares their checksums. Deferred by every method that reads tables.
@@ -324,15 +335,23 @@ func (x *index) dropExtents(narHash [32]byte) error {
 
 var checkpointKey = []byte{spaceState, 'c'} //nolint:gochecknoglobals // a constant
 
-// checkpoint makes the index durable and notes that it knows all of the log before at.
+// checkpoint makes the index durable and notes that it knows all of the log before at, and the
+// highest number of a table: tables come and go, but their numbers rise.
 func (x *index) checkpoint(at position) error {
+	if x.gone() {
+		return errIndexGone
+	}
 	if err := x.db.Sync(); err != nil {
 		return err
 	}
 	if err := x.syncMemtables(); err != nil {
 		return err
 	}
-	return x.apply([]record{{checkpointKey, appendPosition(nil, at)}})
+	last := uint64(0)
+	for _, t := range x.db.Tables() {
+		last = max(last, t.ID)
+	}
+	return x.apply([]record{{checkpointKey, binary.LittleEndian.AppendUint64(appendPosition(nil, at), last)}})
 }
 
 // syncMemtables makes the logs of all memtables durable. Badger's Sync does that for the
@@ -362,11 +381,14 @@ func (x *index) lastCheckpoint() (at position, err error) {
 	if errors.Is(err, ErrNotFound) {
 		return position{1, packHeaderSize}, nil
 	}
-	if err == nil && len(b) != 8 {
-		err = fmt.Errorf("%w: checkpoint of %d bytes in the index", ErrCorrupt, len(b))
+	if err == nil && len(b) != 16 {
+		err = fmt.Errorf("%w: checkpoint of %d bytes", ErrIndex, len(b))
 	}
 	if err != nil {
 		return at, err
+	}
+	if last := binary.LittleEndian.Uint64(b[8:]); x.last < last {
+		return at, fmt.Errorf("%w: it has lost table %d", ErrIndex, last)
 	}
 	return parsePosition(b), nil
 }

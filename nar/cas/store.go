@@ -29,7 +29,7 @@ var (
 	ErrCorrupt = errors.New("corrupt")
 	// ErrLocked says that another process has the store open.
 	ErrLocked = errors.New("the store is open in another process")
-	// ErrIndex says that the index cannot be opened; RebuildIndex makes it again.
+	// ErrIndex says that the index is unusable; Open and RebuildIndex make it again.
 	ErrIndex = errors.New("the index is unusable")
 )
 
@@ -103,6 +103,7 @@ func (o Options) withDefaults(dir string) Options {
 // a time may have a store open.
 type Store struct {
 	dir    string
+	lock   *os.File // the folder, locked
 	opts   Options
 	cutter *chunk.Cutter
 	fast   *zstd.Encoder
@@ -138,9 +139,15 @@ type Store struct {
 }
 
 // Open opens the store in dir and creates it if dir is empty or absent. After a crash it
-// replays the end of the log. It returns ErrLocked, ErrFormat or ErrIndex, among others.
+// replays the end of the log. An index that is unusable is made again, as RebuildIndex does,
+// and the logger is told. Among the errors are ErrLocked and ErrFormat.
 func Open(dir string, opts Options) (*Store, error) {
-	return open(dir, opts, false)
+	s, err := open(dir, opts, false)
+	if !errors.Is(err, ErrIndex) {
+		return s, err
+	}
+	opts.withDefaults(dir).Logger.Warn("the index is unusable and is made again from the packs", "store", dir, "error", err)
+	return RebuildIndex(dir, opts)
 }
 
 // RebuildIndex opens the store in dir with an index made from the packs alone. It reads
@@ -169,6 +176,9 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 	if err := os.MkdirAll(filepath.Join(dir, "packs"), 0o700); err != nil {
 		return s, err
 	}
+	if s.lock, err = lockDir(dir); err != nil {
+		return s, err
+	}
 	m, err := s.readFormat()
 	if err != nil {
 		return s, err
@@ -185,13 +195,16 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 		return s, err
 	}
 	if s.index, err = openIndex(filepath.Join(dir, "index"), opts.Logger); err != nil {
-		return s, indexError(err)
+		return s, err
 	}
 	if s.log, s.damage, err = openLog(opts.Files, m, opts.PackSize); err != nil {
 		return s, err
 	}
 	if s.cache, err = newFrameCache(s.log, opts.CacheBytes); err != nil {
 		return s, err
+	}
+	if s.index.fresh && !all && len(s.log.packs) > 0 {
+		opts.Logger.Warn("the index is missing and is made again from the packs", "store", dir)
 	}
 	if err = s.replay(all); err != nil {
 		return s, err
@@ -200,7 +213,7 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 		opts.Logger.Error("damage found", "store", dir, "error", d)
 	}
 	s.committer.Go(s.commitLoop)
-	if rebuild == nil {
+	if !all && !s.index.fresh {
 		return s, nil
 	}
 	if err = s.renewExtents(context.Background()); err != nil {
@@ -215,14 +228,6 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 func newEncoder(level zstd.EncoderLevel, workers int) (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(workers),
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(maxFrameRaw), zstd.WithLowerEncoderMem(true))
-}
-
-// indexError tells a store in use from an unusable index.
-func indexError(err error) error {
-	if errors.Is(err, syscall.EWOULDBLOCK) || bytes.Contains([]byte(err.Error()), []byte("Cannot acquire directory lock")) {
-		return fmt.Errorf("%w: %w", ErrLocked, err)
-	}
-	return fmt.Errorf("%w: %w", ErrIndex, err)
 }
 
 // Damage returns what was found broken while opening.
@@ -254,6 +259,9 @@ func (s *Store) release() (err error) {
 	}
 	if s.fast != nil {
 		err = errors.Join(err, s.fast.Close())
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
 	}
 	return err
 }
