@@ -155,7 +155,7 @@ func (r *replayer) pack(id uint32, from int64, last bool) (end position, err err
 			stop = at
 			return errStop
 		}
-		r.s.damage = append(r.s.damage, fmt.Errorf("%v: %w", position{id, uint32(at)}, cause))
+		r.s.damage = append(r.s.damage, &frameError{position{id, uint32(at)}, cause})
 		// Of a commit in several frames that has lost one, the others count all the same.
 		if err := r.apply(); err != nil {
 			return err
@@ -174,9 +174,6 @@ func (r *replayer) pack(id uint32, from int64, last bool) (end position, err err
 			r.progress(h)
 			err := r.frame(p, h, position{id, uint32(off)}, slices.Clone(lengths))
 			if errors.Is(err, errBadFrame) {
-				if h.kind == kindMeta {
-					err = fmt.Errorf("%w (it held records)", err)
-				}
 				return broken(off, off+h.size(), err)
 			}
 			return err
@@ -232,7 +229,7 @@ func (r *replayer) flush() error {
 func (r *replayer) meta(p *pack, h frameHeader, at position) error {
 	payload, err := r.payload(p, h, int64(at.off))
 	if err != nil {
-		return err
+		return lostRecords(err)
 	}
 	err = parseRecords(payload, func(rec record) error {
 		r.group = append(r.group, record{slices.Clone(rec.key), slices.Clone(rec.value)})
@@ -256,6 +253,22 @@ func (r *replayer) apply() error {
 	r.group, r.entered = nil, true
 	return r.s.index.apply(recs)
 }
+
+// frameError says that a place in a pack is not what was written there.
+type frameError struct {
+	at  position
+	err error
+}
+
+// Error implements error.
+func (e *frameError) Error() string { return fmt.Sprintf("%v: %v", e.at, e.err) }
+
+// Unwrap gives the cause, which wraps errBadFrame.
+func (e *frameError) Unwrap() error { return e.err }
+
+func noFrame(n int64) error { return fmt.Errorf("%w: %d bytes are no frame", errBadFrame, n) }
+
+func lostRecords(err error) error { return fmt.Errorf("%w: it held records", err) }
 
 // payload reads and decodes a frame's payload; it is valid until the next call.
 func (r *replayer) payload(p *pack, h frameHeader, off int64) ([]byte, error) {

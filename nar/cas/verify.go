@@ -39,8 +39,12 @@ func (s *Store) Verify(ctx context.Context, opts VerifyOptions, found func(Damag
 	// Commits whose callers did not wait for them are in the log, or seen by the watch, from
 	// here on. A store that takes no more writes can be verified as it is.
 	_ = s.flush(ctx)
+	all := !opts.SkipPacks && opts.Objects == nil
 	for _, d := range s.damage {
-		found(Damage{Err: d})
+		// Frames that are still broken are found again.
+		if _, ok := errors.AsType[*frameError](d); all && !ok {
+			found(Damage{Err: d})
+		}
 	}
 	objects, err := v.plan()
 	if errors.Is(err, ErrIndex) {
@@ -48,7 +52,7 @@ func (s *Store) Verify(ctx context.Context, opts VerifyOptions, found func(Damag
 	} else if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
-	if !opts.SkipPacks && opts.Objects == nil {
+	if all {
 		for _, id := range s.log.ids() {
 			if err := v.pack(ctx, id); err != nil {
 				return fmt.Errorf("verify: %s: %w", packName(id), err)
@@ -124,11 +128,11 @@ func (v *verifier) pack(ctx context.Context, id uint32) error {
 	limit := s.log.tail()
 	r := &replayer{s: s}
 	damaged := func(off int64, err error) {
-		v.found(Damage{Err: fmt.Errorf("%v: %w", position{id, uint32(off)}, err)})
+		v.found(Damage{Err: &frameError{position{id, uint32(off)}, err}})
 	}
 	_, err = s.log.scan(p, packHeaderSize,
 		func(from, to int64) error {
-			damaged(from, fmt.Errorf("%w: %d bytes are no frame", errBadFrame, to-from))
+			damaged(from, noFrame(to-from))
 			return nil
 		},
 		func(h frameHeader, off int64, lengths []byte) error {
@@ -144,6 +148,8 @@ func (v *verifier) pack(ctx context.Context, id uint32) error {
 			}
 			payload, err := r.payload(p, h, off)
 			switch {
+			case err != nil && h.kind == kindMeta:
+				err = lostRecords(err)
 			case err != nil:
 			case h.kind == kindMeta:
 				err = parseRecords(payload, v.record)
