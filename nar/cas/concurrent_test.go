@@ -15,7 +15,14 @@ import (
 // Imports, reads, deletions and sweeps at once: what is acknowledged stays readable, whatever
 // the sweeps do meanwhile.
 func TestConcurrentSweep(t *testing.T) {
-	s := open(t, t.TempDir(), small())
+	for name, o := range map[string]cas.Options{"many packs": small(), "one pack": onePack()} {
+		t.Run(name, func(t *testing.T) { concurrentSweep(t, o) })
+	}
+}
+
+func concurrentSweep(t *testing.T, o cas.Options) {
+	t.Helper()
+	s := open(t, t.TempDir(), o)
 	var archives []archive
 	for seed := range uint64(12) {
 		archives = append(archives, makeNAR(t, seed, 30))

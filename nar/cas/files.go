@@ -27,7 +27,7 @@ type Files interface {
 	Create(name string) (File, error)
 	// Open opens an existing file for reading and writing.
 	Open(name string) (File, int64, error)
-	// Remove removes a file, durably: a pack that came back could undo deletions.
+	// Remove removes a file, durably: a pack that came back could undo deletions. It can be tried again.
 	Remove(name string) error
 	// List returns the names of all files.
 	List() ([]string, error)
@@ -70,7 +70,7 @@ func (d dirFiles) Open(name string) (File, int64, error) {
 }
 
 func (d dirFiles) Remove(name string) error {
-	if err := os.Remove(filepath.Join(d.dir, name)); err != nil {
+	if err := os.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return syncDir(d.dir)

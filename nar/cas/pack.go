@@ -228,10 +228,16 @@ func (l *packLog) roll() error {
 	p := &pack{id: id, file: f}
 	p.refs.Store(1)
 	if err := p.writeHeader(l.marker); err != nil {
-		return errors.Join(fmt.Errorf("writing %s: %w", name, err), f.Close(), l.files.Remove(name))
+		err = fmt.Errorf("writing %s: %w", name, err)
+		if rerr := errors.Join(f.Close(), l.files.Remove(name)); rerr != nil {
+			err = errors.Join(err, rerr)
+			l.failed = err // with a pack behind it, a torn end would be damage
+		}
+		return err
 	}
 	l.packs[id] = p
 	l.cur, l.end = p, position{id, packHeaderSize}
+	l.durable = l.end
 	return nil
 }
 
@@ -254,7 +260,7 @@ func (l *packLog) sync(upto position) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.durable = end
+	l.durable = later(l.durable, end)
 	return nil
 }
 
@@ -272,6 +278,26 @@ func (l *packLog) tail() position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.end
+}
+
+// front returns the end of the log and the pack that grows there, 0 if none does.
+func (l *packLog) front() (end position, growing uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cur != nil {
+		growing = l.cur.id
+	}
+	return l.end, growing
+}
+
+// seal ends a pack, if it still grows, and begins the next one.
+func (l *packLog) seal(id uint32) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cur == nil || l.cur.id != id {
+		return nil
+	}
+	return l.roll()
 }
 
 // durableTo returns the position before which everything was synced.
@@ -344,14 +370,19 @@ func (l *packLog) mark() error {
 func (l *packLog) drop(id uint32) error {
 	l.mu.Lock()
 	p := l.packs[id]
-	if p == nil || p == l.cur {
-		l.mu.Unlock()
+	sealed := p != nil && p != l.cur
+	l.mu.Unlock()
+	if !sealed {
 		return fmt.Errorf("%s: not a sealed pack", packName(id))
 	}
+	if err := l.files.Remove(packName(id)); err != nil {
+		return err // it is still there, and says so to the next sweep
+	}
+	l.mu.Lock()
 	delete(l.packs, id)
 	l.mu.Unlock()
 	p.release()
-	return l.files.Remove(packName(id))
+	return nil
 }
 
 func (l *packLog) close() {

@@ -118,10 +118,18 @@ func (s *Store) move(from, to map[chunk.ID]location) error {
 // marks has a bit for every chunk of the frames that a sweep looks at: those that stood in
 // the log when it began. Chunks elsewhere are none of its business.
 type marks struct {
-	packs map[uint32]*packMarks // not changed once the sweep runs
+	packs map[uint32]*packMarks // changed under Store.sweeping only, once the sweep runs
+	count uint32                // of the bits; the sweep's own
 
 	mu   sync.Mutex // guards the bits
 	bits []uint64
+}
+
+// grow makes room for count bits.
+func (m *marks) grow() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bits = append(m.bits, make([]uint64, int(m.count/64)+1-len(m.bits))...)
 }
 
 // packMarks are the frames of one pack, in the order of their offsets.
@@ -129,6 +137,15 @@ type packMarks struct {
 	frames []frameMarks
 	disk   int64 // bytes of the frames that are not gone
 	metas  int64 // bytes of meta frames
+	broken bool  // something in it is no frame, or a meta frame that cannot be read
+}
+
+// count is the number of chunks.
+func (p *packMarks) count() (n uint32) {
+	for _, f := range p.frames {
+		n += f.count
+	}
+	return n
 }
 
 type frameMarks struct {

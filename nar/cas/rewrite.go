@@ -3,36 +3,57 @@ package cas
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
-	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/narfs/narfs/nar/chunk"
 )
 
-// rewrite moves what is live to the end of the log and removes the pack.
-func (sw *sweep) rewrite(ctx context.Context, id uint32, pm *packMarks, oldest bool) error {
-	moved, err := sw.moveChunks(ctx, id, pm)
-	if err != nil {
-		return err
+// rewrite moves what is live to the end of the log and removes the pack, unless damage keeps it.
+// The record about its frames that are gone goes last: without it, they would be damage to who
+// reads the pack.
+func (sw *sweep) rewrite(ctx context.Context, id uint32, pm *packMarks, oldest bool) (gone bool, err error) {
+	moved, whole, err := sw.moveChunks(ctx, id, pm)
+	if err == nil && whole {
+		err = sw.moveRecords(ctx, id, pm, oldest)
 	}
-	if err := sw.moveRecords(ctx, id, pm, oldest); err != nil {
-		return err
+	if err == nil {
+		err = sw.switchOver(ctx, moved)
 	}
-	if err := sw.switchOver(ctx, moved); err != nil {
-		return err
+	if err != nil || !whole {
+		return false, err
 	}
 	if err := sw.s.log.drop(id); err != nil {
-		return err
+		return false, err
 	}
 	sw.res.Packs++
 	sw.res.Freed += pm.disk
-	return nil
+	return true, sw.forgetHoles(ctx)
 }
 
-// moveChunks appends the live chunks of a pack to the log and returns their new frames.
-func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (moved *pins, err error) {
+// forgetHoles deletes the records about frames of packs that are gone themselves.
+func (sw *sweep) forgetHoles(ctx context.Context) error {
+	var recs []record
+	ids := sw.s.log.ids()
+	err := sw.s.index.scan([]byte{spaceHoles}, func(key, _ []byte) error {
+		if _, there := slices.BinarySearch(ids, binary.BigEndian.Uint32(key[1:])); !there {
+			recs = append(recs, record{key: bytes.Clone(key)})
+		}
+		return nil
+	})
+	if err != nil || len(recs) == 0 {
+		return err
+	}
+	return sw.s.submit(ctx, &commit{recs: recs, done: make(chan error, 1)})
+}
+
+// moveChunks appends the live chunks of a pack to the log and returns their new frames. What is
+// broken remains, and the pack with it: it is not whole then.
+func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (moved *pins, whole bool, err error) {
 	s := sw.s
+	whole = true
 	moved = &pins{frames: map[position]struct{}{}}
 	builders := map[frameKind]*frameBuilder{kindData: {kind: kindData}, kindBlobs: {kind: kindBlobs}}
 	how := s.opts.Compression
@@ -54,15 +75,17 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (move
 			continue
 		}
 		if err := errors.Join(context.Cause(ctx), s.room()); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		at := position{id, fm.off}
 		f, err := s.cache.get(at, fm.size)
 		if errors.Is(err, errBadFrame) {
-			return nil, fmt.Errorf("%w: %v: %w", ErrCorrupt, at, err)
+			s.opts.Logger.Error("damage keeps a pack", "store", s.dir, "error", err)
+			whole = false
+			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		fb := builders[f.kind]
 		err = func() error {
@@ -86,10 +109,10 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (move
 			return nil
 		}()
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return moved, errors.Join(seal(builders[kindData]), seal(builders[kindBlobs]))
+	return moved, whole, errors.Join(seal(builders[kindData]), seal(builders[kindBlobs]))
 }
 
 // switchOver makes the index name the new places. Imports that found the old ones have
@@ -113,20 +136,14 @@ func (sw *sweep) switchOver(ctx context.Context, moved *pins) error {
 // moveRecords appends what the pack's meta frames say and still holds. The committer asks for
 // each group, so that no other change of the same keys comes between.
 func (sw *sweep) moveRecords(ctx context.Context, id uint32, pm *packMarks, oldest bool) error {
-	if pm.metas == 0 {
-		return nil
-	}
-	keys, err := sw.s.metaKeys(id)
+	keys, err := sw.movedKeys(id, pm)
 	if err != nil {
 		return err
 	}
 	for group := range slices.Chunk(keys, 512) {
 		c := &commit{done: make(chan error, 1), late: func() (recs []record, err error) {
-			for _, key := range group {
-				if bytes.Equal(key, holesKey(id)) {
-					recs = append(recs, record{key: key})
-					continue
-				}
+			for _, name := range group {
+				key := []byte(name)
 				value, err := sw.s.index.get(key)
 				if errors.Is(err, ErrNotFound) {
 					if !oldest { // an older pack may say that it is there
@@ -148,30 +165,62 @@ func (sw *sweep) moveRecords(ctx context.Context, id uint32, pm *packMarks, olde
 	return nil
 }
 
-// metaKeys returns the keys of all records in a pack, each once.
-func (s *Store) metaKeys(id uint32) (keys [][]byte, err error) {
-	p, err := s.log.get(id)
+// movedKeys returns the keys of all records in a pack, each once. A pack with damage may have
+// held records of any key.
+func (sw *sweep) movedKeys(id uint32, pm *packMarks) ([]string, error) {
+	if pm.metas == 0 && !pm.broken {
+		return nil, nil
+	}
+	s := sw.s
+	keys := map[string]struct{}{}
+	note := func(r record) error {
+		keys[string(r.key)] = struct{}{}
+		return nil
+	}
+	broken, err := s.eachRecord(id, note)
 	if err != nil {
 		return nil, err
 	}
+	if broken {
+		for _, id := range s.log.ids() {
+			if _, err := s.eachRecord(id, note); err != nil {
+				return nil, err
+			}
+		}
+		for _, space := range []byte{spaceOwner, spaceObject, spaceHoles} {
+			if err := s.index.scan([]byte{space}, func(key, _ []byte) error { return note(record{key: key}) }); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(keys)), nil
+}
+
+// eachRecord calls fn with all records in a pack, and reports whether something there is broken
+// that could have been records.
+func (s *Store) eachRecord(id uint32, fn func(record) error) (broken bool, err error) {
+	p, err := s.log.get(id)
+	if err != nil {
+		return false, err
+	}
 	defer p.release()
 	r := &replayer{s: s}
-	seen := map[string]bool{}
-	_, err = s.log.scan(p, packHeaderSize, nil, func(h frameHeader, off int64, _ []byte) error {
+	gap := func(int64, int64) error {
+		broken = true
+		return nil
+	}
+	_, err = s.log.scan(p, packHeaderSize, gap, func(h frameHeader, off int64, _ []byte) error {
 		if h.kind != kindMeta {
 			return nil
 		}
 		payload, err := r.payload(p, h, off)
+		if errors.Is(err, errBadFrame) {
+			return gap(off, off+h.size())
+		}
 		if err != nil {
 			return err
 		}
-		return parseRecords(payload, func(rec record) error {
-			if !seen[string(rec.key)] {
-				seen[string(rec.key)] = true
-				keys = append(keys, bytes.Clone(rec.key))
-			}
-			return nil
-		})
+		return parseRecords(payload, fn)
 	})
-	return keys, err
+	return broken, err
 }

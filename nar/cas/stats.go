@@ -57,7 +57,7 @@ func (s *Store) packStats() (st Stats, err error) {
 	limit := s.log.tail()
 	for _, id := range s.log.ids() {
 		bits := uint32(0)
-		pm, err := s.listFrames(id, limit, &bits)
+		pm, err := s.listFrames(id, limit, &bits, nil)
 		if errors.Is(err, errPackGone) {
 			continue // by a sweep
 		}

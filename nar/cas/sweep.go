@@ -20,7 +20,7 @@ type SweepOptions struct {
 	Keep func() ([]*Object, error)
 	// DryRun only counts.
 	DryRun bool
-	// Compress also rewrites packs whose chunks were stored lightly.
+	// Compress also rewrites packs of which more than a quarter was stored lightly.
 	Compress bool
 	// Progress hears of the packs done; it may be nil.
 	Progress func(done, total int)
@@ -42,8 +42,9 @@ func thin(live, disk int64) bool { return live*2 < disk }
 const pageSize = 4096
 
 // Sweep takes away the chunks that no object needs and gives their space back: it removes
-// packs without live chunks, rewrites packs that are mostly dead, and punches holes into
-// the others. Imports, reads and commits go on meanwhile. An interrupted sweep leaves
+// packs without live chunks, rewrites packs that are mostly dead, or damaged where nothing is
+// needed, and punches holes into the others. The pack that grows is ended if it is worth
+// rewriting. Imports, reads and commits go on meanwhile. An interrupted sweep leaves
 // garbage, nothing else, and the next one takes it up.
 func (s *Store) Sweep(ctx context.Context, opts SweepOptions) (res SweepResult, err error) {
 	s.oneSweep.Lock()
@@ -58,45 +59,50 @@ func (s *Store) Sweep(ctx context.Context, opts SweepOptions) (res SweepResult, 
 		return res, err
 	}
 	defer sw.end()
-	if err := sw.markLive(ctx); err != nil {
-		return res, err
+	for _, step := range []func(context.Context) error{sw.markLive, sw.sealLast, sw.takeOut, sw.giveBack} {
+		if err := step(ctx); err != nil {
+			return res, err
+		}
 	}
-	if err := sw.takeOut(ctx); err != nil {
-		return res, err
-	}
-	return res, sw.giveBack(ctx)
+	return res, nil
 }
 
 type sweep struct {
-	s     *Store
-	opts  SweepOptions
-	res   *SweepResult
-	limit position // frames from here on are not looked at
-	m     *marks
+	s       *Store
+	opts    SweepOptions
+	res     *SweepResult
+	growing uint32 // the pack that is not rewritten, since frames are appended to it; 0 for none
+	m       *marks
 }
 
 // begin lists the frames that stand in the log, and publishes the marks.
 func (sw *sweep) begin(ctx context.Context) error {
 	s := sw.s
-	sw.limit = s.log.tail()
+	var limit position // frames from here on are not looked at
+	limit, sw.growing = s.log.front()
 	// The checkpoint lies behind every frame that this sweep may take, so that a replay never
 	// meets one.
 	if err := s.submit(ctx, &commit{checkpoint: true, done: make(chan error, 1)}); err != nil {
 		return err
 	}
+	if !sw.opts.DryRun {
+		if err := sw.forgetHoles(ctx); err != nil { // of a sweep that was interrupted
+			return err
+		}
+	}
 	sw.m = &marks{packs: map[uint32]*packMarks{}}
-	bits := uint32(0)
+	r := &replayer{s: s}
 	for _, id := range s.log.ids() {
-		if id > sw.limit.pack {
+		if id > limit.pack {
 			break
 		}
-		pm, err := s.listFrames(id, sw.limit, &bits)
+		pm, err := s.listFrames(id, limit, &sw.m.count, r)
 		if err != nil {
 			return err
 		}
 		sw.m.packs[id] = pm
 	}
-	sw.m.bits = make([]uint64, bits/64+1)
+	sw.m.grow()
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
 	s.marks = sw.m
@@ -115,8 +121,9 @@ func (sw *sweep) end() {
 	sw.s.marks = nil
 }
 
-// listFrames lists a pack's data and blobs frames before limit.
-func (s *Store) listFrames(id uint32, limit position, bits *uint32) (*packMarks, error) {
+// listFrames lists a pack's data and blobs frames before limit, giving each chunk one of the
+// bits. With r set it also looks whether the meta frames can be read.
+func (s *Store) listFrames(id uint32, limit position, bits *uint32, r *replayer) (*packMarks, error) {
 	p, err := s.log.get(id)
 	if err != nil {
 		return nil, err
@@ -127,13 +134,27 @@ func (s *Store) listFrames(id uint32, limit position, bits *uint32) (*packMarks,
 		return nil, err
 	}
 	pm := &packMarks{}
-	_, err = s.log.scan(p, packHeaderSize, stepOver, func(h frameHeader, off int64, _ []byte) error {
+	gap := func(from, _ int64) error {
+		if !(position{id, uint32(from)}).before(limit) {
+			return errStop
+		}
+		pm.broken = true
+		return nil
+	}
+	_, err = s.log.scan(p, packHeaderSize, gap, func(h frameHeader, off int64, _ []byte) error {
 		if !(position{id, uint32(off)}).before(limit) {
 			return errStop
 		}
 		if h.kind == kindMeta {
 			pm.metas += h.size()
-			return nil
+			if r == nil {
+				return nil
+			}
+			_, err := r.payload(p, h, off)
+			if errors.Is(err, errBadFrame) {
+				return gap(off, off+h.size())
+			}
+			return err
 		}
 		f := frameMarks{
 			off: uint32(off), size: uint32(h.size()), raw: h.raw, first: *bits, count: h.count,
@@ -344,41 +365,88 @@ func (sw *sweep) giveBack(ctx context.Context) error {
 	return nil
 }
 
-func (sw *sweep) pack(ctx context.Context, id uint32, oldest bool) error {
-	pm := sw.m.packs[id]
-	var live, light int64
-	var dead []frameMarks
+// tally is what a sweep knows of a pack.
+type tally struct {
+	live, light int64 // bytes of frames, as far as their chunks are live; of these, stored lightly
+	dead        []frameMarks
+}
+
+func (sw *sweep) tally(pm *packMarks) (t tally) {
 	for i := range pm.frames {
 		f := &pm.frames[i]
 		switch n := sw.m.live(f); {
 		case f.gone:
 		case n == 0:
-			dead = append(dead, *f)
-			sw.res.Frames++
+			t.dead = append(t.dead, *f)
 		default:
-			live += int64(f.size) * int64(n) / int64(f.count)
+			t.live += int64(f.size) * int64(n) / int64(f.count)
 			if f.light {
-				light += int64(f.size)
+				t.light += int64(f.size)
 			}
 		}
 	}
-	sealed := id != sw.limit.pack
-	rewrite := sealed && (thin(live, pm.disk) || sw.opts.Compress && light*4 > pm.disk)
-	if live > 0 && sw.s.room() != nil {
-		rewrite = false // what is live has no other place on a full disk; holes need none
+	return t
+}
+
+// rewrites reports whether a pack is worth rewriting. On a full disk what is live has no other
+// place; holes need none.
+func (sw *sweep) rewrites(pm *packMarks, t tally) bool {
+	worth := thin(t.live, pm.disk) || sw.opts.Compress && t.light*4 > pm.disk || pm.broken
+	return worth && (t.live == 0 || sw.s.room() == nil)
+}
+
+// sealLast ends the pack that grows, if it is worth rewriting. Frames that it got since the
+// sweep began are live: imports have just written them.
+func (sw *sweep) sealLast(ctx context.Context) error {
+	s, id := sw.s, sw.growing
+	pm := sw.m.packs[id]
+	if sw.opts.DryRun || pm == nil || len(pm.frames) == 0 || !sw.rewrites(pm, sw.tally(pm)) {
+		return nil
 	}
+	if err := s.log.seal(id); err != nil {
+		return err
+	}
+	// The index knows every chunk of it then; what is pending stands in the next pack.
+	if err := s.submit(ctx, &commit{checkpoint: true, done: make(chan error, 1)}); err != nil {
+		return err
+	}
+	count := sw.m.count - pm.count()
+	whole, err := s.listFrames(id, position{pack: id + 1}, &count, &replayer{s: s})
+	if err != nil {
+		return err
+	}
+	s.sweeping.Lock()
+	defer s.sweeping.Unlock()
+	s.pending.forget()
+	sw.m.count = count
+	sw.m.grow()
+	sw.m.packs[id] = whole
+	for _, f := range whole.frames[len(pm.frames):] {
+		sw.m.mark(position{id, f.off}, -1)
+	}
+	sw.growing = 0
+	return nil
+}
+
+func (sw *sweep) pack(ctx context.Context, id uint32, oldest bool) error {
+	pm := sw.m.packs[id]
+	t := sw.tally(pm)
+	sw.res.Frames += int64(len(t.dead))
 	switch {
 	case sw.opts.DryRun:
-		for _, f := range dead {
+		for _, f := range t.dead {
 			sw.res.Freed += int64(f.size)
 		}
 		return nil
-	case rewrite:
-		return sw.rewrite(ctx, id, pm, oldest)
-	case len(dead) > 0:
-		return sw.punch(ctx, id, pm, dead)
+	case id != sw.growing && sw.rewrites(pm, t):
+		if gone, err := sw.rewrite(ctx, id, pm, oldest); gone || err != nil {
+			return err
+		}
 	}
-	return nil
+	if len(t.dead) == 0 {
+		return nil
+	}
+	return sw.punch(ctx, id, pm, t.dead)
 }
 
 // punch writes down that frames are gone and gives their pages back.

@@ -2,6 +2,7 @@ package cas_test
 
 import (
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/narfs/narfs/nar/cas"
@@ -31,4 +32,12 @@ func closeStore(tb testing.TB, s *cas.Store) {
 	if err := s.Close(); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+func inode(info os.FileInfo) any {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return st.Ino
 }
