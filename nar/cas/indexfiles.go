@@ -116,5 +116,23 @@ func (x *index) close() error {
 	if x.gone() {
 		return errIndexGone
 	}
-	return x.db.Close()
+	if err := x.db.Close(); err != nil {
+		return err
+	}
+	return x.removeValueLogs()
+}
+
+// removeValueLogs removes the value logs, in which there never is a value: Badger begins one
+// whenever it is opened.
+func (x *index) removeValueLogs() error {
+	const header = 20
+	names, err := filepath.Glob(filepath.Join(x.db.Opts().Dir, "*.vlog"))
+	for _, name := range names {
+		info, serr := os.Stat(name)
+		if serr == nil && info.Size() <= header {
+			serr = os.Remove(name)
+		}
+		err = errors.Join(err, serr)
+	}
+	return err
 }
