@@ -197,47 +197,30 @@ func diskSpace(dir string) (free, size int64, err error) {
 	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil
 }
 
-// usedBytes is what the store occupies, as of a moment ago: counting takes too long to do it for each statfs(2).
+// usedBytes is what the store occupies, as of a moment ago: a large one has thousands of files, and some programs ask for
+// the root's attributes all the time.
 type usedBytes struct {
-	mu       sync.Mutex // guards the rest
-	at       time.Time
-	bytes    int64
-	counting sync.WaitGroup
-	busy     bool
+	mu    sync.Mutex // guards the rest
+	at    time.Time
+	bytes int64
 }
 
-const usedFor = 30 * time.Second
+const usedFor = time.Second
 
 func (u *usedBytes) get(s *store.Store, log *slog.Logger) int64 {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.at.IsZero() { // the first who asks waits
-		u.count(s, log)
-	} else if time.Since(u.at) > usedFor && !u.busy {
-		u.busy = true
-		u.counting.Go(func() {
-			st, err := s.Stats()
-			u.mu.Lock()
-			defer u.mu.Unlock()
-			u.busy = false
-			u.set(st, err, log)
-		})
+	if time.Since(u.at) < usedFor {
+		return u.bytes
 	}
-	return u.bytes
-}
-
-func (u *usedBytes) count(s *store.Store, log *slog.Logger) {
-	st, err := s.Stats()
-	u.set(st, err, log)
-}
-
-func (u *usedBytes) set(st store.Stats, err error, log *slog.Logger) {
 	u.at = time.Now()
+	n, err := s.Occupied()
 	if err != nil {
-		log.Warn("cannot count what the store occupies", "err", err)
-		return
+		log.Warn("cannot tell what the store occupies", "err", err)
+		return u.bytes
 	}
-	u.bytes = st.Stored()
+	u.bytes = n
+	return n
 }
 
 // sourceObject is the contents of one store path.

@@ -84,7 +84,6 @@ func (v *views) close() {
 	}
 	v.mounting.Unlock()
 	v.working.Wait()
-	v.src.used.counting.Wait()
 	v.src.releaseAll()
 }
 

@@ -67,6 +67,15 @@ func (s *Store) Stats() (st Stats, err error) {
 	return st, err
 }
 
+// Occupied returns the bytes of disk space that the store occupies. It takes no time to speak of.
+func (s *Store) Occupied() (int64, error) {
+	n, err := s.content.Occupied()
+	if err != nil {
+		return 0, fmt.Errorf("size of the store: %w", err)
+	}
+	return n, nil
+}
+
 // Usage is what paths occupy.
 type Usage = cas.Usage
 

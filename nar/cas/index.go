@@ -186,6 +186,7 @@ func (x *index) scan(prefix []byte, fn func(key, value []byte) error) (err error
 	return x.db.View(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
 		o.Prefix = prefix
+		o.PrefetchValues = false // they stand beside the keys; it would start a goroutine for each
 		it := txn.NewIterator(o)
 		defer it.Close()
 		for it.Seek(prefix); it.ValidForPrefix(prefix); it.Next() {

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+
+	"github.com/narfs/narfs/nar/cas"
 )
 
 // Who opens and closes a store without changing it writes nothing: no checkpoint, no table for it, and nothing that would
@@ -42,5 +44,34 @@ func TestNothingChanged(t *testing.T) {
 	closeStore(t, open(t, dir, small()))
 	if after := now(); before != after {
 		t.Errorf("after a kill: from\n%s\nto\n%s", before, after)
+	}
+}
+
+// Occupied says what the files occupy, without holes.
+func TestOccupied(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	o := onePack()
+	o.FrameSize = 32 << 10
+	s := open(t, dir, o)
+	for i := range 8 {
+		put(t, s, ownNAR(t, i))
+	}
+	before, err := s.Occupied()
+	if size := sizeOf(t, packFile(dir)); err != nil || before < size || before > 4*size+8<<20 {
+		t.Errorf("Occupied = %d, %v; want about the pack's %d, and the index", before, err, size)
+	}
+	var b cas.Batch
+	for i := range 6 {
+		b.DeleteObject(ownNAR(t, i).hash)
+	}
+	if err := s.Commit(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Sweep(t.Context(), cas.SweepOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := s.Occupied(); err != nil || after >= before {
+		t.Errorf("after a sweep, Occupied = %d, %v; want less than %d", after, err, before)
 	}
 }

@@ -25,7 +25,7 @@ type Stats struct {
 // Stored returns what the store occupies, index included.
 func (st Stats) Stored() int64 { return st.PackBytes + st.Index }
 
-// Stats counts. It reads the index and the packs' frame headers: some 0.2 s for a million chunks.
+// Stats counts. It reads all of the index and of the packs' frame headers.
 func (s *Store) Stats() (Stats, error) {
 	st, err := s.packStats()
 	if err != nil {
@@ -72,20 +72,33 @@ func (s *Store) packStats() (st Stats, err error) {
 			}
 		}
 	}
-	err = filepath.WalkDir(filepath.Join(s.dir, "index"), func(_ string, d iofs.DirEntry, err error) error {
+	st.Index, err = occupied(filepath.Join(s.dir, "index"))
+	return st, err
+}
+
+// Occupied returns the bytes of disk space that the store occupies. Unlike Stats it reads nothing
+// but the sizes of files.
+func (s *Store) Occupied() (int64, error) { return occupied(s.dir) }
+
+// occupied adds up what the files below a folder occupy.
+func occupied(dir string) (sum int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d iofs.DirEntry, err error) error {
+		if os.IsNotExist(err) {
+			return nil // compacted away meanwhile
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
 		info, err := d.Info()
 		if os.IsNotExist(err) {
-			return nil // compacted away meanwhile
+			return nil
 		}
 		if err == nil {
-			st.Index += allocated(info)
+			sum += allocated(info)
 		}
 		return err
 	})
-	return st, err
+	return sum, err
 }
 
 // Usage is what one object costs.
