@@ -104,16 +104,20 @@ func (p *process) repairFrom(ctx context.Context, s *store.Store, opts store.Rep
 		}
 	}
 	if left > 0 {
-		return hint(fmt.Errorf("repair: %s left", countText(left, "problem")), repairHint(opts))
+		return hint(fmt.Errorf("repair: %s left", countText(left, "problem")), repairHint(opts, o.rebuild))
 	}
 	p.remark("narfs: %s found, none is left that matters\n", countText(int64(len(all)), "problem"))
 	return nil
 }
 
-func repairHint(opts store.RepairOptions) string {
+func repairHint(opts store.RepairOptions, rebuilt bool) string {
 	switch {
 	case opts.Source == nil && !opts.Drop:
-		return "--from DIR gets damaged paths from another store; --drop deletes those that cannot be had; importing a path again with --repair mends it, too"
+		text := "--from DIR gets damaged paths from another store; --drop deletes those that cannot be had; importing a path again with --repair mends it, too"
+		if !rebuilt {
+			text += "; --rebuild-index brings back what only the index has lost"
+		}
+		return text
 	case !opts.Drop:
 		return "--drop deletes what cannot be had again"
 	}

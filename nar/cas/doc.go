@@ -30,8 +30,9 @@
 //   - The index may be behind the log by what came after its last checkpoint, never ahead;
 //     opening replays the difference.
 //   - Top down: [Store.Sweep] takes chunks out of the index, syncs that, writes down which
-//     frames are gone, and only then gives their space back. Pack numbers and offsets are
-//     never used twice.
+//     frames are gone, and only then gives their space back. It does nothing while the index
+//     contradicts the log, or lacks a chunk that an object names. Pack numbers and offsets
+//     are never used twice.
 //   - Nothing read from a pack is handed out before its checksum was compared; chunk names
 //     are compared on import and by [Store.Verify].
 //

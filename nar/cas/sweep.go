@@ -46,6 +46,10 @@ const pageSize = 4096
 // needed, and punches holes into the others. The pack that grows is ended if it is worth
 // rewriting. Imports, reads and commits go on meanwhile. An interrupted sweep leaves
 // garbage, nothing else, and the next one takes it up.
+//
+// It returns ErrIndex if the index contradicts the log, and ErrCorrupt if the index does not
+// have a chunk that an object names: nothing can be called garbage then, before the index is
+// made again, or the object repaired or deleted.
 func (s *Store) Sweep(ctx context.Context, opts SweepOptions) (res SweepResult, err error) {
 	s.oneSweep.Lock()
 	defer s.oneSweep.Unlock()
@@ -55,6 +59,7 @@ func (s *Store) Sweep(ctx context.Context, opts SweepOptions) (res SweepResult, 
 		}
 	}()
 	sw := &sweep{s: s, opts: opts, res: &res}
+	defer s.changes.watch()()
 	if err := sw.begin(ctx); err != nil {
 		return res, err
 	}
@@ -71,15 +76,15 @@ type sweep struct {
 	s       *Store
 	opts    SweepOptions
 	res     *SweepResult
-	growing uint32 // the pack that is not rewritten, since frames are appended to it; 0 for none
+	limit   position // frames from here on are not looked at
+	growing uint32   // the pack that is not rewritten, since frames are appended to it; 0 for none
 	m       *marks
 }
 
 // begin lists the frames that stand in the log, and publishes the marks.
 func (sw *sweep) begin(ctx context.Context) error {
 	s := sw.s
-	var limit position // frames from here on are not looked at
-	limit, sw.growing = s.log.front()
+	sw.limit, sw.growing = s.log.front()
 	// The checkpoint lies behind every frame that this sweep may take, so that a replay never
 	// meets one.
 	if err := s.submit(ctx, &commit{checkpoint: true, done: make(chan error, 1)}); err != nil {
@@ -91,16 +96,19 @@ func (sw *sweep) begin(ctx context.Context) error {
 		}
 	}
 	sw.m = &marks{packs: map[uint32]*packMarks{}}
-	r := &replayer{s: s}
+	said := newLedger()
 	for _, id := range s.log.ids() {
-		if id > limit.pack {
+		if id > sw.limit.pack {
 			break
 		}
-		pm, err := s.listFrames(id, limit, &sw.m.count, r)
+		pm, err := s.listFrames(id, sw.limit, &sw.m.count, said.add)
 		if err != nil {
 			return err
 		}
 		sw.m.packs[id] = pm
+	}
+	if err := sw.trust(said); err != nil {
+		return err
 	}
 	sw.m.grow()
 	s.sweeping.Lock()
@@ -122,8 +130,8 @@ func (sw *sweep) end() {
 }
 
 // listFrames lists a pack's data and blobs frames before limit, giving each chunk one of the
-// bits. With r set it also looks whether the meta frames can be read.
-func (s *Store) listFrames(id uint32, limit position, bits *uint32, r *replayer) (*packMarks, error) {
+// bits. It also reads the meta frames if records is not nil, and calls it with each record.
+func (s *Store) listFrames(id uint32, limit position, bits *uint32, records func(record) error) (*packMarks, error) {
 	p, err := s.log.get(id)
 	if err != nil {
 		return nil, err
@@ -134,6 +142,7 @@ func (s *Store) listFrames(id uint32, limit position, bits *uint32, r *replayer)
 		return nil, err
 	}
 	pm := &packMarks{}
+	r := &replayer{s: s}
 	gap := func(from, _ int64) error {
 		if !(position{id, uint32(from)}).before(limit) {
 			return errStop
@@ -147,10 +156,13 @@ func (s *Store) listFrames(id uint32, limit position, bits *uint32, r *replayer)
 		}
 		if h.kind == kindMeta {
 			pm.metas += h.size()
-			if r == nil {
+			if records == nil {
 				return nil
 			}
-			_, err := r.payload(p, h, off)
+			payload, err := r.payload(p, h, off)
+			if err == nil {
+				err = parseRecords(payload, records)
+			}
 			if errors.Is(err, errBadFrame) {
 				return gap(off, off+h.size())
 			}
@@ -237,10 +249,13 @@ func (sw *sweep) markObject(o *Object) error {
 		if err := sw.s.index.lookup(ids, locs); err != nil {
 			return err
 		}
-		for _, loc := range locs[:len(ids)] {
-			if loc.size != 0 { // a missing one is verify's business
-				sw.m.mark(loc.frame, int(loc.ord))
+		for i, loc := range locs[:len(ids)] {
+			f := sw.m.frame(loc.frame)
+			if loc.size == 0 || loc.frame.before(sw.limit) && (f == nil || f.gone || loc.ord >= uint16(f.count)) {
+				// It may be in any frame.
+				return fmt.Errorf("%w: object %x: the place of chunk %v is not known", ErrCorrupt, o.info.NarHash, ids[i])
 			}
+			sw.m.mark(loc.frame, int(loc.ord))
 		}
 		ids = ids[:0]
 		return nil
@@ -411,13 +426,14 @@ func (sw *sweep) sealLast(ctx context.Context) error {
 		return err
 	}
 	count := sw.m.count - pm.count()
-	whole, err := s.listFrames(id, position{pack: id + 1}, &count, &replayer{s: s})
+	whole, err := s.listFrames(id, position{pack: id + 1}, &count, nil)
 	if err != nil {
 		return err
 	}
 	s.sweeping.Lock()
 	defer s.sweeping.Unlock()
 	s.pending.forget()
+	whole.broken = pm.broken
 	sw.m.count = count
 	sw.m.grow()
 	sw.m.packs[id] = whole

@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/narfs/narfs/nar/chunk"
@@ -289,6 +291,12 @@ func (c *changedKeys) add(recs []record) {
 			c.keys[string(r.key)] = struct{}{}
 		}
 	}
+}
+
+func (c *changedKeys) all() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Keys(c.keys))
 }
 
 func (c *changedKeys) has(key string) bool {
