@@ -115,9 +115,10 @@ func (p *process) completeElsewhere(ctx context.Context) (code int, done bool) {
 		return 0, false // flags are not parsed yet
 	}
 	dir, err := p.stateDir()
-	if err == nil && storeExists(dir) {
-		code, err = p.handOver(ctx, dir, use{})
+	if err != nil || !storeExists(dir) {
+		return 0, false
 	}
+	code, err = p.handOver(ctx, dir, use{})
 	return code, err == nil
 }
 
