@@ -18,6 +18,7 @@ type addOptions struct {
 	flat, text, repair bool
 	references         []string
 	hack               hackFlags
+	compression        compression
 }
 
 func newAdd(p *process) *cobra.Command {
@@ -51,12 +52,13 @@ func newAdd(p *process) *cobra.Command {
 	flags.StringSliceVar(&o.references, "refs", nil, "store `PATHS` that it refers to")
 	flags.BoolVar(&o.repair, "repair", false, "store the contents again if the path is valid already")
 	o.hack.define(cmd, "undo the case hack in the tree")
+	o.compression.define(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("refs", p.completePaths)
 	return cmd
 }
 
 func (o *addOptions) check(p *process, args []string) (store.AddOptions, error) {
-	opts := store.AddOptions{Name: o.name, Method: nix.MethodNAR, Repair: o.repair, Holder: p.what()}
+	opts := store.AddOptions{Name: o.name, Method: nix.MethodNAR, Repair: o.repair, Holder: p.what(), Compression: o.compression.how}
 	var err error
 	if opts.Algo, err = nix.ParseAlgo(o.algo); err != nil {
 		return opts, usagef("--algo: %w", err)

@@ -16,6 +16,7 @@ import (
 type copyOptions struct {
 	to, from                 string
 	all, withoutRefs, repair bool
+	compression              compression
 }
 
 func newCopy(p *process) *cobra.Command {
@@ -51,6 +52,7 @@ func newCopy(p *process) *cobra.Command {
 	flags.BoolVar(&o.all, "all", false, "copy all valid paths")
 	flags.BoolVar(&o.withoutRefs, "no-recursive", false, "copy only the paths themselves; what they refer to must be there")
 	flags.BoolVar(&o.repair, "repair", false, "copy also the contents of paths that are there")
+	o.compression.define(cmd)
 	return cmd
 }
 
@@ -95,7 +97,7 @@ func (p *process) copyTo(ctx context.Context, s *store.Store, args []string, o c
 				}
 				m.at(sp.Name())
 				info.Ultimate = false
-				err = other.put(ctx, info, func(w io.Writer) error { return s.WriteNAR(ctx, sp, m.writer(w)) })
+				err = other.put(ctx, info, o.compression, func(w io.Writer) error { return s.WriteNAR(ctx, sp, m.writer(w)) })
 				if err == nil {
 					err = p.copied(s.Dir(), info, m)
 				}
@@ -129,7 +131,7 @@ func (p *process) copyFrom(ctx context.Context, s *store.Store, args []string, o
 				m.at(info.Path.Name())
 				info.Ultimate = false
 				nar := other.nar(ctx, info.Path)
-				err := s.Import(ctx, info, m.reader(nar), store.ImportOptions{Holder: p.what()})
+				err := s.Import(ctx, info, m.reader(nar), store.ImportOptions{Holder: p.what(), Compression: o.compression.how})
 				_ = nar.Close()
 				if err == nil {
 					err = p.copied(s.Dir(), info, m)
@@ -164,7 +166,7 @@ func (p *process) copyBetween(ctx context.Context, dst, src *store.Store, paths 
 	}
 	var printErr error
 	err := store.Copy(ctx, dst, src, paths, store.CopyOptions{
-		Repair:   o.repair,
+		Repair: o.repair, Compression: o.compression.how,
 		Start:    func(info nix.PathInfo) { m.at(info.Path.Name()) },
 		Progress: func(n int) { m.add(int64(n)) },
 		Done: func(info nix.PathInfo) {

@@ -19,6 +19,11 @@ import (
 type importOptions struct {
 	nar, path, info, json string
 	repair                bool
+	compression           compression
+}
+
+func (o *importOptions) store(p *process) store.ImportOptions {
+	return store.ImportOptions{Holder: p.what(), Repair: o.repair, Compression: o.compression.how}
 }
 
 func newImport(p *process) *cobra.Command {
@@ -53,6 +58,7 @@ func newImport(p *process) *cobra.Command {
 	flags.StringVar(&o.json, "info-json", "", "what is known about it, as JSON")
 	_ = flags.MarkHidden("info-json") // for a copy to a store that another process has open
 	flags.BoolVar(&o.repair, "repair", false, "store the contents of valid paths again")
+	o.compression.define(cmd)
 	return cmd
 }
 
@@ -66,7 +72,7 @@ func (p *process) importStream(ctx context.Context, s *store.Store, file string,
 		if err != nil {
 			return err
 		}
-		return s.ImportStream(ctx, r, store.ImportOptions{Holder: p.what(), Repair: o.repair}, func(info nix.PathInfo) {
+		return s.ImportStream(ctx, r, o.store(p), func(info nix.PathInfo) {
 			m.finished()
 			m.at(info.Path.Name())
 			if _, err := fmt.Fprintln(out, s.Dir().Path(info.Path)); err != nil {
@@ -91,7 +97,7 @@ func (p *process) importOne(ctx context.Context, s *store.Store, o importOptions
 			return err
 		}
 		src := wire.NewReader(r) // so that nothing behind the NAR is read with it
-		if err := s.Import(ctx, info, src, store.ImportOptions{Holder: p.what(), Repair: o.repair}); err != nil {
+		if err := s.Import(ctx, info, src, o.store(p)); err != nil {
 			return err
 		}
 		return atEnd(src)

@@ -212,7 +212,7 @@ func (r *remotePeer) source(ctx context.Context, sp nix.StorePath) (nix.PathInfo
 }
 
 // put imports one path.
-func (r *remotePeer) put(ctx context.Context, info nix.PathInfo, write func(w io.Writer) error) error {
+func (r *remotePeer) put(ctx context.Context, info nix.PathInfo, how compression, write func(w io.Writer) error) error {
 	object := map[nix.StorePath]map[string]any{info.Path: info.JSON(r.storeDir, nix.JSON1)}
 	text, err := json.Marshal(nix.JSONDocument(r.storeDir, nix.JSON1, object))
 	if err != nil {
@@ -220,7 +220,7 @@ func (r *remotePeer) put(ctx context.Context, info nix.PathInfo, write func(w io
 	}
 	var writeErr error
 	nar := readNAR(func(w io.Writer) error { writeErr = write(w); return writeErr })
-	err = r.do(ctx, nar, io.Discard, "import", "--nar", "-", "--info-json", string(text))
+	err = r.do(ctx, nar, io.Discard, "import", "--nar", "-", "--info-json", string(text), "--compression", how.String())
 	_ = nar.Close()
 	if writeErr != nil && !errors.Is(writeErr, errEnough) {
 		return writeErr

@@ -31,6 +31,8 @@ type AddOptions struct {
 	CaseHack bool
 	// Repair stores the contents again if the path is valid already.
 	Repair bool
+	// Compression of what is new to the store.
+	Compression cas.Compression
 	// Holder says who adds, for the list of locks.
 	Holder string
 	// Progress hears of the bytes of the NAR that AddTree makes, from one goroutine; it may be nil.
@@ -65,6 +67,11 @@ func (o AddOptions) check() (AddOptions, error) {
 	return o, nil
 }
 
+// staging returns how the contents are to be stored. Tap sees the NAR.
+func (o AddOptions) staging(tap func([]byte)) cas.IngestOptions {
+	return cas.IngestOptions{Tap: tap, Mend: o.Repair, Compression: o.Compression}
+}
+
 // Add adds what r has: a NAR for nix.MethodNAR, else the bytes of a file. It returns the info of its path, which is valid
 // now, or was before.
 func (s *Store) Add(ctx context.Context, r io.Reader, opts AddOptions) (nix.PathInfo, error) {
@@ -76,7 +83,7 @@ func (s *Store) Add(ctx context.Context, r io.Reader, opts AddOptions) (nix.Path
 	var digest nix.Hash
 	if opts.Method == nix.MethodNAR {
 		h := newNarHash(opts.Algo)
-		st, err = s.ingest(ctx, r, h.tap(), opts.Repair)
+		st, err = s.ingest(ctx, r, opts.staging(h.tap()))
 		digest = h.sum(st, err)
 	} else {
 		var sp *spooled
@@ -84,7 +91,7 @@ func (s *Store) Add(ctx context.Context, r io.Reader, opts AddOptions) (nix.Path
 			return nix.PathInfo{}, fmt.Errorf("add %s: %w", opts.Name, err)
 		}
 		defer func() { _ = sp.Close() }()
-		st, digest, err = s.ingestFile(ctx, sp, sp.size, false, opts.Algo, opts.Repair)
+		st, digest, err = s.ingestFile(ctx, sp, sp.size, false, opts)
 	}
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add %s: %w", opts.Name, err)
@@ -110,12 +117,12 @@ func (s *Store) AddTree(ctx context.Context, path string, opts AddOptions) (nix.
 	var digest nix.Hash
 	if opts.Method == nix.MethodNAR {
 		h := newNarHash(opts.Algo)
-		st, err = s.ingestFrom(ctx, h.tap(), opts.Repair, func(w io.Writer) error {
+		st, err = s.ingestFrom(ctx, opts.staging(h.tap()), func(w io.Writer) error {
 			return nar.Dump(&countingWriter{w, opts.Progress}, path, nar.DumpOptions{CaseHack: opts.CaseHack})
 		})
 		digest = h.sum(st, err)
 	} else {
-		st, digest, err = s.ingestPath(ctx, path, opts.Algo, opts.Repair)
+		st, digest, err = s.ingestPath(ctx, path, opts)
 	}
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add %s: %w", path, err)
@@ -200,13 +207,14 @@ func mustHash(algo nix.Algo, sum hash.Hash) nix.Hash {
 // pipeSize is the piece in which a NAR that is made here goes to the content store.
 const pipeSize = 256 << 10
 
-// ingest stages one NAR. Tap sees it, if it is not nil. Mend says that what the store has of it already may be damaged.
-func (s *Store) ingest(ctx context.Context, r io.Reader, tap func([]byte), mend bool) (*cas.Staged, error) {
-	return s.content.Ingest(ctx, r, cas.IngestOptions{Limits: s.opts.Limits, Tap: tap, Mend: mend})
+// ingest stages one NAR, within the limits of this store.
+func (s *Store) ingest(ctx context.Context, r io.Reader, opts cas.IngestOptions) (*cas.Staged, error) {
+	opts.Limits = s.opts.Limits
+	return s.content.Ingest(ctx, r, opts)
 }
 
 // ingestFrom stages the NAR that write writes, as ingest does.
-func (s *Store) ingestFrom(ctx context.Context, tap func([]byte), mend bool, write func(io.Writer) error) (*cas.Staged, error) {
+func (s *Store) ingestFrom(ctx context.Context, opts cas.IngestOptions, write func(io.Writer) error) (*cas.Staged, error) {
 	pr, pw := io.Pipe()
 	var group errgroup.Group
 	group.Go(func() error {
@@ -215,7 +223,7 @@ func (s *Store) ingestFrom(ctx context.Context, tap func([]byte), mend bool, wri
 		return err
 	})
 	src := wire.NewReader(pr)
-	st, err := s.ingest(ctx, src, tap, mend)
+	st, err := s.ingest(ctx, src, opts)
 	if err == nil {
 		// Write must end, and well.
 		if _, rerr := src.Read(make([]byte, 1)); rerr == nil {
@@ -237,9 +245,9 @@ func (s *Store) ingestFrom(ctx context.Context, tap func([]byte), mend bool, wri
 var errIngestEnded = errors.New("no more is wanted")
 
 // ingestFile stages the NAR of a file with these bytes, whose number is known, and hashes them.
-func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executable bool, algo nix.Algo, mend bool) (*cas.Staged, nix.Hash, error) {
-	sum := algo.New()
-	st, err := s.ingestFrom(ctx, nil, mend, func(w io.Writer) error {
+func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executable bool, opts AddOptions) (*cas.Staged, nix.Hash, error) {
+	sum := opts.Algo.New()
+	st, err := s.ingestFrom(ctx, opts.staging(nil), func(w io.Writer) error {
 		nw := nar.NewWriter(w)
 		err := nw.WriteHeader(nar.Header{Depth: 1, Type: nar.TypeRegular, Executable: executable, Size: size})
 		if err == nil {
@@ -253,11 +261,11 @@ func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executa
 	if err != nil {
 		return nil, nix.Hash{}, err
 	}
-	return st, mustHash(algo, sum), nil
+	return st, mustHash(opts.Algo, sum), nil
 }
 
 // ingestPath stages the NAR of a file on disk and hashes its bytes.
-func (s *Store) ingestPath(ctx context.Context, path string, algo nix.Algo, mend bool) (*cas.Staged, nix.Hash, error) {
+func (s *Store) ingestPath(ctx context.Context, path string, opts AddOptions) (*cas.Staged, nix.Hash, error) {
 	before, err := os.Lstat(path)
 	if err != nil {
 		return nil, nix.Hash{}, err
@@ -277,7 +285,7 @@ func (s *Store) ingestPath(ctx context.Context, path string, algo nix.Algo, mend
 	if !os.SameFile(before, fi) {
 		return nil, nix.Hash{}, errors.New("changed while it was being added")
 	}
-	return s.ingestFile(ctx, f, fi.Size(), fi.Mode()&0o100 != 0, algo, mend)
+	return s.ingestFile(ctx, f, fi.Size(), fi.Mode()&0o100 != 0, opts)
 }
 
 func (s *Store) putAgain(ctx context.Context, st *cas.Staged) error {

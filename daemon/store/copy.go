@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/nar/cas"
 )
 
 // CopyOptions of one Copy. The zero value is good.
@@ -15,6 +16,8 @@ type CopyOptions struct {
 	Keys             []nix.PublicKey
 	// Repair copies the contents of paths that are valid in dst, too.
 	Repair bool
+	// Compression of what is new to dst.
+	Compression cas.Compression
 	// Start hears of each path whose contents are about to be copied, Progress of the bytes of NARs that are, Done of each path
 	// that became valid. They may be nil, and are called from different goroutines, each from one at a time.
 	Start    func(nix.PathInfo)
@@ -88,7 +91,9 @@ func (q *queue) copy(src *Store, p nix.StorePath, opts CopyOptions) error {
 		return err
 	}
 	info.Ultimate = false
-	imp := ImportOptions{RequireSignature: opts.RequireSignature, Keys: opts.Keys}
+	imp := ImportOptions{
+		RequireSignature: opts.RequireSignature, Keys: opts.Keys, Repair: opts.Repair, Compression: opts.Compression,
+	}
 	if err := q.s.checkClaims(&info, imp); err != nil {
 		return err
 	}
@@ -97,7 +102,7 @@ func (q *queue) copy(src *Store, p nix.StorePath, opts CopyOptions) error {
 	}
 	reg := &registration{info: info, unlock: unlock}
 	ca := newCAHash(info)
-	reg.staged, err = q.s.ingestFrom(q.ctx, ca.tap(), opts.Repair, func(w io.Writer) error {
+	reg.staged, err = q.s.ingestFrom(q.ctx, imp.staging(ca.tap()), func(w io.Writer) error {
 		return src.WriteNAR(q.ctx, p, &countingWriter{w, opts.Progress})
 	})
 	if err != nil {

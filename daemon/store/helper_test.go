@@ -43,7 +43,6 @@ func TestMain(m *testing.M) {
 func options() store.Options {
 	return store.Options{Content: cas.Options{
 		Chunks: chunk.Params{Min: 64, Avg: 256, Max: 1024}, FrameSize: 4 << 10, PackSize: 256 << 10, Reserve: -1, CacheBytes: 64 << 10,
-		Compression: cas.CompressFast,
 	}}
 }
 

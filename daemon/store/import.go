@@ -23,6 +23,13 @@ type ImportOptions struct {
 	Keys             []nix.PublicKey
 	// Repair stores the contents of a valid path again. They must be the same.
 	Repair bool
+	// Compression of what is new to the store.
+	Compression cas.Compression
+}
+
+// staging returns how the contents are to be stored. Tap sees the NAR.
+func (o ImportOptions) staging(tap func([]byte)) cas.IngestOptions {
+	return cas.IngestOptions{Tap: tap, Mend: o.Repair, Compression: o.Compression}
 }
 
 func (o ImportOptions) holder() string {
@@ -95,7 +102,7 @@ func skipNAR(ctx context.Context, src *wire.Reader, lim nar.Limits) error {
 // stage stores the contents of a path and compares them with its info, whose gaps it fills.
 func (s *Store) stage(ctx context.Context, info nix.PathInfo, src io.Reader, opts ImportOptions) (reg *registration, err error) {
 	ca := newCAHash(info)
-	st, err := s.ingest(ctx, src, ca.tap(), opts.Repair)
+	st, err := s.ingest(ctx, src, opts.staging(ca.tap()))
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func (in *ingest) seal(fb *frameBuilder) error {
 	full := *fb
 	*fb = frameBuilder{kind: full.kind, seq: in.nextFrame(), raw: in.s.rawBuffer()}
 	in.compressor.Go(func() {
-		place, err := in.s.writeFrame(&full, in.s.opts.Compression, in.pins)
+		place, err := in.s.writeFrame(&full, in.how, in.pins)
 		if err != nil {
 			in.cancel(err)
 		}

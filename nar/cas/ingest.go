@@ -52,6 +52,8 @@ type IngestOptions struct {
 	// Mend reads the chunks that the store has already, and stores those again that cannot be
 	// read: whatever else needs them is whole again after the commit, too.
 	Mend bool
+	// Compression of the chunks that are new.
+	Compression Compression
 }
 
 const (
@@ -73,7 +75,7 @@ func (s *Store) Ingest(ctx context.Context, r io.Reader, opts IngestOptions) (*S
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	in := &ingest{
-		s: s, ctx: ctx, cancel: cancel, pins: s.pin(), mend: opts.Mend,
+		s: s, ctx: ctx, cancel: cancel, pins: s.pin(), mend: opts.Mend, how: opts.Compression,
 		inflight: map[chunk.ID]location{},
 		slots:    make(chan struct{}, s.opts.Workers),
 		cur:      s.newBatch(),
@@ -98,6 +100,7 @@ type ingest struct {
 	cancel context.CancelCauseFunc
 	pins   *pins
 	mend   bool
+	how    Compression
 
 	// The parser's.
 	cur     *batch

@@ -56,7 +56,7 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (move
 	whole = true
 	moved = &pins{frames: map[position]struct{}{}}
 	builders := map[frameKind]*frameBuilder{kindData: {kind: kindData}, kindBlobs: {kind: kindBlobs}}
-	how := s.opts.Compression
+	how := CompressFast
 	if sw.opts.Compress {
 		how = CompressBest
 	}

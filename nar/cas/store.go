@@ -50,8 +50,6 @@ type Options struct {
 	// 4/16/64 KiB and 128 KiB.
 	Chunks    chunk.Params
 	FrameSize int
-	// Compression of what is written from now on.
-	Compression Compression
 	// CacheBytes bounds the decoded frames kept in memory; 0 means 12 MiB, enough to read in order.
 	CacheBytes int64
 	// PackSize is about where a pack is sealed; 0 means 256 MiB, at most 2 GiB.
