@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -68,6 +69,7 @@ type index struct {
 	dir   os.FileInfo // its folder
 	last  uint64      // the highest number of a table when it was opened
 	fresh bool        // it was made when it was opened
+	merge atomic.Bool // much was replaced: merge the tables when it is closed
 }
 
 // openIndex opens or creates the index. Values stay in the tree (no value log), blocks
@@ -78,24 +80,7 @@ type index struct {
 func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 	defer func() { err = indexError(err) }()
 	defer guard(&err)
-	opts := badger.DefaultOptions(dir).
-		WithLogger(badgerLog{log}).
-		WithMetricsEnabled(false).
-		WithMemTableSize(16 << 20).
-		WithNumMemtables(2).
-		WithValueThreshold(1 << 20).
-		WithValueLogFileSize(1 << 20).
-		WithCompression(options.None).
-		WithBlockCacheSize(0).
-		WithIndexCacheSize(0).
-		WithBloomFalsePositive(0.01).
-		WithDetectConflicts(false).
-		WithNumVersionsToKeep(1).
-		WithNumCompactors(2).
-		WithCompactL0OnClose(false).
-		WithChecksumVerificationMode(options.OnBlockRead).
-		WithSyncWrites(false).
-		WithBypassLockGuard(true)
+	opts := indexOptions(dir, log)
 	last, fresh, err := checkIndex(opts)
 	if err != nil {
 		return nil, err
@@ -114,7 +99,7 @@ func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	x = &index{db, info, last, fresh}
+	x = &index{db: db, dir: info, last: last, fresh: fresh}
 	if err := x.checkVersion(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -149,6 +134,27 @@ func (x *index) checkVersion() error {
 		err = fmt.Errorf("it is of version %d, this program makes %d", b, indexVersion)
 	}
 	return err
+}
+
+func indexOptions(dir string, log *slog.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithLogger(badgerLog{log}).
+		WithMetricsEnabled(false).
+		WithMemTableSize(16 << 20).
+		WithNumMemtables(2).
+		WithValueThreshold(1 << 20).
+		WithValueLogFileSize(1 << 20).
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(0).
+		WithBloomFalsePositive(0.01).
+		WithDetectConflicts(false).
+		WithNumVersionsToKeep(1).
+		WithNumCompactors(2).
+		WithCompactL0OnClose(false).
+		WithChecksumVerificationMode(options.OnBlockRead).
+		WithSyncWrites(false).
+		WithBypassLockGuard(true)
 }
 
 // killedCreates is how many files a killed process can have created and not written to: a

@@ -119,7 +119,23 @@ func (x *index) close() error {
 	if err := x.db.Close(); err != nil {
 		return err
 	}
+	if x.merge.Load() {
+		if err := mergeTables(x.db.Opts()); err != nil {
+			return err
+		}
+	}
 	return x.removeValueLogs()
+}
+
+// mergeTables merges what Badger, which is closed, wrote last with what is older. What was replaced goes: after a sweep
+// that moved everything the index takes less than half. Badger does not merge the youngest tables unless they are many or
+// it closes, and is only then sure to have written what was in memory.
+func mergeTables(opts badger.Options) error {
+	db, err := badger.Open(opts.WithCompactL0OnClose(true)) // does what Flatten leaves when there is no older one
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.Flatten(1), db.Close())
 }
 
 // removeValueLogs removes the value logs, in which there never is a value: Badger begins one

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/narfs/narfs/nar/chunk"
 )
 
@@ -51,23 +53,34 @@ func (sw *sweep) forgetHoles(ctx context.Context) error {
 
 // moveChunks appends the live chunks of a pack to the log and returns their new frames. What is
 // broken remains, and the pack with it: it is not whole then.
-func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (moved *pins, whole bool, err error) {
+func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (_ *pins, whole bool, err error) {
 	s := sw.s
 	whole = true
-	moved = &pins{frames: map[position]struct{}{}}
+	moved := &pins{frames: map[position]struct{}{}}
 	builders := map[frameKind]*frameBuilder{kindData: {kind: kindData}, kindBlobs: {kind: kindBlobs}}
 	how := CompressFast
 	if sw.opts.Compress {
 		how = CompressBest
 	}
-	seal := func(fb *frameBuilder) error {
-		if len(fb.ids) == 0 {
-			return nil
+	writers, ctx := errgroup.WithContext(ctx)
+	writers.SetLimit(s.opts.Workers)
+	defer func() {
+		if werr := writers.Wait(); err == nil {
+			err = werr
 		}
-		sw.res.Moved += int64(len(fb.raw))
-		_, err := s.writeFrame(fb, how, moved)
-		*fb = frameBuilder{kind: fb.kind, raw: fb.raw[:0]}
-		return err
+	}()
+	seal := func(fb *frameBuilder) {
+		if len(fb.ids) == 0 {
+			return
+		}
+		full := *fb
+		*fb = frameBuilder{kind: full.kind, raw: s.rawBuffer()}
+		sw.res.Moved += int64(len(full.raw))
+		writers.Go(func() error {
+			defer s.raws.Put(&full.raw)
+			_, err := s.writeFrame(&full, how, moved)
+			return err
+		})
 	}
 	for i := range pm.frames {
 		fm := &pm.frames[i]
@@ -88,31 +101,25 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (move
 			return nil, false, err
 		}
 		fb := builders[f.kind]
-		err = func() error {
-			defer f.release()
-			for ord := range f.ends {
-				data := f.chunk(ord)
-				cid := chunk.Sum(data)
-				loc, err := s.locate(cid)
-				if err != nil || loc.frame != at || int(loc.ord) != ord {
-					continue // dead, or kept elsewhere too
-				}
-				if len(fb.raw)+len(data) > s.opts.FrameSize || len(fb.ids) == maxFrameChunks {
-					if err := seal(fb); err != nil {
-						return err
-					}
-				}
-				fb.raw = append(fb.raw, data...)
-				fb.ids = append(fb.ids, cid)
-				fb.lens = append(fb.lens, uint32(len(data)))
+		for ord := range f.ends {
+			data := f.chunk(ord)
+			cid := chunk.Sum(data)
+			loc, err := s.locate(cid)
+			if err != nil || loc.frame != at || int(loc.ord) != ord {
+				continue // dead, or kept elsewhere too
 			}
-			return nil
-		}()
-		if err != nil {
-			return nil, false, err
+			if len(fb.raw)+len(data) > s.opts.FrameSize || len(fb.ids) == maxFrameChunks {
+				seal(fb)
+			}
+			fb.raw = append(fb.raw, data...)
+			fb.ids = append(fb.ids, cid)
+			fb.lens = append(fb.lens, uint32(len(data)))
 		}
+		f.release()
 	}
-	return moved, whole, errors.Join(seal(builders[kindData]), seal(builders[kindBlobs]))
+	seal(builders[kindData])
+	seal(builders[kindBlobs])
+	return moved, whole, nil
 }
 
 // switchOver makes the index name the new places. Imports that found the old ones have

@@ -214,6 +214,7 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 	if !all && !s.index.fresh {
 		return s, nil
 	}
+	s.index.merge.Store(true)
 	if err = s.renewExtents(context.Background()); err != nil {
 		close(s.closing)
 		s.committer.Wait()
