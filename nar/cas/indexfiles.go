@@ -1,8 +1,10 @@
 package cas
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
 )
 
 // checkIndex looks at the files of an index before Badger does. Badger ends the process for a
@@ -82,8 +85,29 @@ func checkTable(name string) (err error) {
 		return err
 	}
 	defer unmap()
-	_, err = table.OpenInMemoryTable(data, 0, &table.Options{Compression: options.None, ChkMode: options.OnBlockRead})
-	return err
+	t, err := table.OpenInMemoryTable(data, 0, &table.Options{Compression: options.None, ChkMode: options.OnBlockRead})
+	if err != nil {
+		return err
+	}
+	return checkRecords(t)
+}
+
+// checkRecords reads what a table has of records, which are few compared with the chunks: Badger
+// takes a damaged block for one without keys, and a path in it would not be valid any more.
+func checkRecords(t *table.Table) error {
+	if t.Biggest()[0] <= spaceChunk {
+		return nil
+	}
+	it := t.NewIterator(table.NOCACHE)
+	defer func() { _ = it.Close() }() // it always succeeds
+	var last []byte
+	for it.Seek(y.KeyWithTs([]byte{spaceChunk + 1}, math.MaxUint64)); it.Valid(); it.Next() {
+		last = it.Key()
+	}
+	if !bytes.Equal(last, t.Biggest()) {
+		return errors.New("a block with records is damaged")
+	}
+	return nil
 }
 
 // indexError makes an error of opening the index an ErrIndex, unless it is not the index that is to
