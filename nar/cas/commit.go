@@ -218,7 +218,7 @@ func (s *Store) writeRecords(recs []record) error {
 		return nil
 	}
 	var buf []byte
-	payload := appendPosition(nil, s.log.durableTo())
+	payload := s.log.durableTo().encode()
 	count := uint32(0)
 	emit := func(flags uint8) {
 		h := frameHeader{kind: kindMeta, flags: flags, count: count, raw: uint32(len(payload)), stored: uint32(len(payload))}

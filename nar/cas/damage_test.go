@@ -101,6 +101,7 @@ func TestDamageInTheLog(t *testing.T) {
 		all := logOf(t, dir, early, archives, closed)
 		for run := range longRuns(200, 6) {
 			t.Run(fmt.Sprintf("%s %d", how, run), func(t *testing.T) {
+				t.Parallel()
 				rng := rand.New(rand.NewPCG(uint64(run), 11))
 				copied := filepath.Join(t.TempDir(), "store")
 				copyTree(t, dir, copied)

@@ -40,7 +40,7 @@ func DecodeFrame(b []byte, m [8]byte) error {
 
 // AppendMetaFrame makes a meta frame of one record.
 func AppendMetaFrame(m [8]byte, key, value []byte) []byte {
-	payload := appendRecord(appendPosition(nil, position{1, 32}), record{key, value})
+	payload := appendRecord(position{1, 32}.encode(), record{key, value})
 	h := frameHeader{kind: kindMeta, count: 1, raw: uint32(len(payload)), stored: uint32(len(payload))}
 	return appendFrame(nil, m, h, nil, payload)
 }

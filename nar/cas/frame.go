@@ -179,15 +179,14 @@ func parsePackHeader(b []byte, id uint32) (m marker, err error) {
 
 const metaPrefix = 8
 
-func appendPosition(b []byte, p position) []byte {
-	b = binary.LittleEndian.AppendUint32(b, p.pack)
-	return binary.LittleEndian.AppendUint32(b, p.off)
+func (p position) encode() []byte {
+	return binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, p.pack), p.off)
 }
 
 // appendMark appends a meta frame without records, which only says how far the log is durable.
 func appendMark(dst []byte, m marker, durable position) []byte {
 	h := frameHeader{kind: kindMeta, raw: metaPrefix, stored: metaPrefix}
-	return appendFrame(dst, m, h, nil, appendPosition(nil, durable))
+	return appendFrame(dst, m, h, nil, durable.encode())
 }
 
 // parsePosition reads a position from 8 bytes.

@@ -136,7 +136,7 @@ func TestSweepOfDamage(t *testing.T) {
 				} else {
 					s = open(t, dir, onePack())
 				}
-				holds := func(when string) {
+				holds := func() {
 					t.Helper()
 					for i, r := range all {
 						if i != 2 || what == "records" && !rebuilt {
@@ -149,7 +149,7 @@ func TestSweepOfDamage(t *testing.T) {
 					if refused := errors.Is(err, cas.ErrCorrupt); refused != (what == "data" && rebuilt) || err != nil && !refused {
 						t.Fatal(err)
 					}
-					holds("swept")
+					holds()
 				}
 				if names := packNames(t, dir); len(names) > 2 {
 					t.Errorf("packs %v; want that damage keeps one at most", names)
@@ -176,7 +176,7 @@ func TestSweepOfDamage(t *testing.T) {
 				if d := s.Damage(); len(d) > 0 {
 					t.Errorf("damage is left: %v", d)
 				}
-				holds("rebuilt")
+				holds()
 				closeStore(t, s)
 			})
 		}

@@ -358,7 +358,7 @@ func (x *index) checkpoint(at position) error {
 	for _, t := range x.db.Tables() {
 		last = max(last, t.ID)
 	}
-	return x.apply([]record{{checkpointKey, binary.LittleEndian.AppendUint64(appendPosition(nil, at), last)}})
+	return x.apply([]record{{checkpointKey, binary.LittleEndian.AppendUint64(at.encode(), last)}})
 }
 
 // syncMemtables makes the logs of all memtables durable. Badger's Sync does that for the

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -75,11 +76,17 @@ func TestDamagedIndex(t *testing.T) {
 		},
 	}
 	for _, from := range []string{dir, killed} {
-		rebuilt := 0
+		var rebuilt atomic.Int64
+		t.Cleanup(func() {
+			if n := rebuilt.Load(); n < 8 {
+				t.Errorf("the index of the store that was %s was made again %d times", filepath.Base(from), n)
+			}
+		})
 		for _, name := range indexFiles(t, from) {
 			for how, change := range spoil {
 				for run := range longRuns(20, 1) {
 					t.Run(fmt.Sprintf("%s %s %s %d", filepath.Base(from), name, how, run), func(t *testing.T) {
+						t.Parallel()
 						copied := filepath.Join(t.TempDir(), "store")
 						if err := os.CopyFS(copied, os.DirFS(from)); err != nil {
 							t.Fatal(err)
@@ -102,7 +109,7 @@ func TestDamagedIndex(t *testing.T) {
 						o, said := withLog(small())
 						s := open(t, copied, o)
 						if strings.Contains(said.String(), "made again") {
-							rebuilt++
+							rebuilt.Add(1)
 						}
 						bad, found := readAll(t, s, all), verify(t, s)
 						if bad > 0 && (len(found) == 0 || !strings.HasSuffix(name, ".sst") && !strings.HasSuffix(name, ".mem")) {
@@ -112,9 +119,6 @@ func TestDamagedIndex(t *testing.T) {
 					})
 				}
 			}
-		}
-		if rebuilt < 8 {
-			t.Errorf("the index of the store that was %s was made again %d times", filepath.Base(from), rebuilt)
 		}
 	}
 }
@@ -177,9 +181,15 @@ func TestSweepOnDamagedIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	refused := 0
+	var refused atomic.Int64
+	t.Cleanup(func() {
+		if refused.Load() == 0 {
+			t.Error("no sweep was refused")
+		}
+	})
 	for run := range longRuns(200, 20) {
 		t.Run(fmt.Sprint(run), func(t *testing.T) {
+			t.Parallel()
 			copied := filepath.Join(t.TempDir(), "store")
 			if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
@@ -201,7 +211,7 @@ func TestSweepOnDamagedIndex(t *testing.T) {
 			s := open(t, copied, small()) // which would notice some of it
 			flipInPlace(t, name, int64(at))
 			if _, err := s.Sweep(t.Context(), cas.SweepOptions{Compress: run%3 == 0}); err != nil {
-				refused++
+				refused.Add(1)
 			}
 			closeStore(t, s)
 			if s, err = cas.RebuildIndex(copied, small()); err != nil {
@@ -212,9 +222,6 @@ func TestSweepOnDamagedIndex(t *testing.T) {
 			}
 			closeStore(t, s)
 		})
-	}
-	if refused == 0 {
-		t.Error("no sweep was refused")
 	}
 }
 

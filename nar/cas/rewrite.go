@@ -93,7 +93,7 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (_ *p
 		at := position{id, fm.off}
 		f, err := s.cache.get(at, fm.size)
 		if errors.Is(err, errBadFrame) {
-			s.opts.Logger.Error("damage keeps a pack", "store", s.dir, "error", err)
+			s.opts.Logger.ErrorContext(ctx, "damage keeps a pack", "store", s.dir, "error", err)
 			whole = false
 			continue
 		}
@@ -180,22 +180,23 @@ func (sw *sweep) movedKeys(id uint32, pm *packMarks) ([]string, error) {
 	}
 	s := sw.s
 	keys := map[string]struct{}{}
-	note := func(r record) error {
-		keys[string(r.key)] = struct{}{}
-		return nil
-	}
-	broken, err := s.eachRecord(id, note)
+	note := func(key []byte) { keys[string(key)] = struct{}{} }
+	broken, err := s.eachKey(id, note)
 	if err != nil {
 		return nil, err
 	}
 	if broken {
 		for _, id := range s.log.ids() {
-			if _, err := s.eachRecord(id, note); err != nil {
+			if _, err := s.eachKey(id, note); err != nil {
 				return nil, err
 			}
 		}
 		for _, space := range []byte{spaceOwner, spaceObject, spaceHoles} {
-			if err := s.index.scan([]byte{space}, func(key, _ []byte) error { return note(record{key: key}) }); err != nil {
+			err := s.index.scan([]byte{space}, func(key, _ []byte) error {
+				note(key)
+				return nil
+			})
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -203,9 +204,9 @@ func (sw *sweep) movedKeys(id uint32, pm *packMarks) ([]string, error) {
 	return slices.Sorted(maps.Keys(keys)), nil
 }
 
-// eachRecord calls fn with all records in a pack, and reports whether something there is broken
-// that could have been records.
-func (s *Store) eachRecord(id uint32, fn func(record) error) (broken bool, err error) {
+// eachKey calls fn with the keys of all records in a pack, and reports whether something there is
+// broken that could have been records.
+func (s *Store) eachKey(id uint32, fn func(key []byte)) (broken bool, err error) {
 	p, err := s.log.get(id)
 	if err != nil {
 		return false, err
@@ -221,13 +222,16 @@ func (s *Store) eachRecord(id uint32, fn func(record) error) (broken bool, err e
 			return nil
 		}
 		payload, err := r.payload(p, h, off)
+		if err == nil {
+			err = parseRecords(payload, func(rec record) error {
+				fn(rec.key)
+				return nil
+			})
+		}
 		if errors.Is(err, errBadFrame) {
-			return gap(off, off+h.size())
+			broken, err = true, nil
 		}
-		if err != nil {
-			return err
-		}
-		return parseRecords(payload, fn)
+		return err
 	})
 	return broken, err
 }
