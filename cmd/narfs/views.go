@@ -182,27 +182,37 @@ func (v *views) letGo(ctx context.Context) (left bool) {
 	if err := v.sync(ctx); err != nil {
 		return true // next time
 	}
+	if v.release(ctx, gone) {
+		_ = wait(ctx, forgetTime) // who cannot wait looks at once
+	}
 	for _, slot := range gone {
-		if !v.letGoOf(ctx, slot) {
+		if !v.giveUp(slot) {
 			left = true
 		}
 	}
 	return left
 }
 
-// letGoOf gives back the handle of a deleted path of which all kernels have been told, if none of them knows it any more.
-func (v *views) letGoOf(ctx context.Context, slot uint32) bool {
-	used := false
+// forgetTime is how long it may take until a kernel that has let go of something says so.
+const forgetTime = 50 * time.Millisecond
+
+// release has all kernels let go of what nobody uses in deleted paths, and reports whether they have yet to say so, or
+// somebody uses something.
+func (v *views) release(ctx context.Context, gone []uint32) (left bool) {
 	for _, m := range v.list() {
-		refs, err := m.Release(slot)
-		if err != nil {
-			v.log.WarnContext(ctx, "cannot release a deleted path", "slot", slot, "err", err)
+		for _, slot := range gone {
+			refs, err := m.Release(slot)
+			if err != nil {
+				v.log.WarnContext(ctx, "cannot release a deleted path", "slot", slot, "err", err)
+			}
+			left = left || refs > 0
 		}
-		used = used || refs > 0 || err != nil
 	}
-	if used {
-		return false
-	}
+	return left
+}
+
+// giveUp gives back the handle of a deleted path of which all kernels have been told, if none of them knows it any more.
+func (v *views) giveUp(slot uint32) bool {
 	v.mounting.Lock() // a mount that comes into being is asked, too
 	defer v.mounting.Unlock()
 	unused := func() bool {
