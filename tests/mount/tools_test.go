@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -174,73 +173,6 @@ func TestGit(t *testing.T) {
 	if got, want := shell(t, `git -C "$1" rev-parse HEAD^{tree}`, clone), shell(t, `git -C "$1" rev-parse HEAD^{tree}`, repo); got != want {
 		t.Errorf("the clone's tree is %s; want %s", got, want)
 	}
-}
-
-// TestPrograms: programs run from the mount, and compile what is in it.
-func TestPrograms(t *testing.T) {
-	env.Require(t, env.Fuse())
-	work := env.Dir(t)
-	store := env.NewStore(t)
-	mount := store.Mount()
-
-	t.Run("exec", func(t *testing.T) {
-		program := filepath.Join(mount.Dir, add(t, store, "--name", "narfs", env.Binary(t)))
-		if got := env.Must(t, exec.CommandContext(t.Context(), program, "version")); !strings.HasPrefix(got, "narfs ") {
-			t.Errorf("narfs version from the mount = %q", got)
-		}
-		write(t, filepath.Join(work, "script"), "#!/bin/sh\necho $1 $0\n", 0o755)
-		script := filepath.Join(mount.Dir, add(t, store, filepath.Join(work, "script")))
-		if got, want := env.Must(t, exec.CommandContext(t.Context(), script, "hi")), "hi "+script; got != want {
-			t.Errorf("a script in the mount printed %q; want %q", got, want)
-		}
-		write(t, filepath.Join(work, "data"), "#!/bin/sh\n", 0o644)
-		if err := exec.CommandContext(t.Context(), filepath.Join(mount.Dir, add(t, store, filepath.Join(work, "data")))).Run(); err == nil {
-			t.Error("a file without executable bit ran")
-		}
-	})
-	t.Run("C", func(t *testing.T) {
-		env.Require(t, env.Program("gcc"))
-		if _, err := os.Stat("/usr/include/stdio.h"); err != nil {
-			t.Skipf("needs the headers of C: %v", err)
-		}
-		headers := filepath.Join(mount.Dir, add(t, store, "--name", "headers", "/usr/include"))
-		own := filepath.Join(mount.Dir, add(t, store, "--name", "compiler-headers", shell(t, "gcc -print-file-name=include")))
-		source := mkdir(t, work, "c")
-		write(t, filepath.Join(source, "part.h"), "const char *part(void);\n", 0o644)
-		write(t, filepath.Join(source, "part.c"), "#include \"part.h\"\nconst char *part(void) { return \"parts\"; }\n", 0o644)
-		write(t, filepath.Join(source, "main.c"), `#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/types.h>
-#include <sys/socket.h>
-#include "part.h"
-int main(void) { char text[20]; strcpy(text, part()); return printf("%s\n", text) == 6 ? EXIT_SUCCESS : EXIT_FAILURE; }
-`, 0o644)
-		sources := filepath.Join(mount.Dir, add(t, store, source))
-		got := shell(t, `cd "$4"
-for part in main part; do
-	gcc -nostdinc -isystem "$2" -isystem "$1/$(gcc -print-multiarch)" -isystem "$1" -MD -O1 -c "$3/$part.c"
-done
-gcc -o program main.o part.o
-grep -q "$1/stdio.h" main.d
-./program`, headers, own, sources, mkdir(t, work, "out"))
-		if got != "parts" {
-			t.Errorf("the program printed %q; want parts", got)
-		}
-	})
-	t.Run("Go", func(t *testing.T) {
-		env.Require(t, env.Program("go"))
-		source := mkdir(t, work, "go")
-		write(t, filepath.Join(source, "go.mod"), "module example.org/hello\n\ngo 1.21\n", 0o644)
-		write(t, filepath.Join(source, "main.go"), "package main\n\nimport \"example.org/hello/word\"\n\nfunc main() { println(word.Word) }\n", 0o644)
-		write(t, filepath.Join(source, "word", "word.go"), "package word\n\nconst Word = \"hello\"\n", 0o644)
-		sources := filepath.Join(mount.Dir, add(t, store, source))
-		program := filepath.Join(work, "hello")
-		if got := shell(t, `cd "$1" && go build -mod=readonly -o "$2" . && "$2" 2>&1`, sources, program); got != "hello" {
-			t.Errorf("the program printed %q; want hello", got)
-		}
-	})
-	mount.Unmount()
 }
 
 // sum is the SHA-256 of a file.
