@@ -1,6 +1,7 @@
 package fs_test
 
 import (
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,8 +43,15 @@ func nameSets() *rapid.Generator[[]string] {
 // In every view, what is listed is what casefold says, is distinct, and leads to the file that it stands for; so does
 // every original name, and with CaseInsensitive every other spelling of a listed one leads to a file that it means.
 func TestViewsProperty(t *testing.T) {
+	sets := 50 // in each of 100 checks
+	switch {
+	case os.Getenv("NARFS_TEST_LONG") != "":
+		sets = 500
+	case testing.Short():
+		sets = 5
+	}
 	rapid.Check(t, func(t *rapid.T) {
-		for range 25 { // 100 × 25 × 2 sets
+		for range sets {
 			set := nameSets().Draw(t, "set")
 			rule := rapid.SampledFrom([]casefold.Rule{casefold.ASCII, casefold.HFS, casefold.APFS}).Draw(t, "rule")
 			src := fstest.NewMemory()
