@@ -25,8 +25,10 @@ type view struct {
 	folded map[uint32]*casefold.Dir // guarded by foldMu; made when first needed
 }
 
-// The memory of a casefold.Dir, roughly: what a name that is shown otherwise takes, and any name when folded.
+// The memory of a casefold.Dir, roughly: what a name that is shown otherwise takes, and any name when folded; and what an
+// Object that was read from keeps of each node, as that of the content store does.
 const (
+	readNodeBytes   = 24
 	hackedNameBytes = 200
 	foldedNameBytes = 8
 	dirBytes        = 256
@@ -36,7 +38,7 @@ const (
 // loaded, and what a request asks for needs no lock.
 func newView(t *nar.Tree, how naming) (v *view, bytes int64) {
 	v = &view{tree: t, naming: how}
-	bytes = t.Bytes() + dirBytes
+	bytes = t.Bytes() + int64(t.Len())*readNodeBytes + dirBytes
 	if !how.hack {
 		return v, bytes
 	}
