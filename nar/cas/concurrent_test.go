@@ -150,6 +150,35 @@ func TestSweepKeeps(t *testing.T) {
 	check(t, s, a)
 }
 
+// What is staged keeps a frame of which a part was dead long before.
+func TestSweepOfHalfDeadFrame(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir(), onePack())
+	data := make([]byte, 3000)
+	rng := rand.NewChaCha8([32]byte{3})
+	_, _ = rng.Read(data)
+	whole, half := fileNAR(t, data), fileNAR(t, data[:2500])
+	put(t, s, whole)
+	put(t, s, half)
+	var b cas.Batch
+	b.DeleteObject(whole.hash)
+	if err := s.Commit(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := s.Sweep(t.Context(), cas.SweepOptions{}); err != nil || res.Chunks == 0 || res.Packs > 0 {
+		t.Fatalf("Sweep = %+v, %v; want that it takes some chunks of a frame that remains", res, err)
+	}
+	st, err := s.Ingest(t.Context(), bytes.NewReader(half.nar), cas.IngestOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Discard()
+	if _, err := s.Sweep(t.Context(), cas.SweepOptions{Compress: true}); err != nil {
+		t.Errorf("Sweep = %v", err)
+	}
+	check(t, s, half)
+}
+
 // A sweep that cannot be told what is still being read takes nothing.
 func TestSweepKeepFails(t *testing.T) {
 	s := open(t, t.TempDir(), small())

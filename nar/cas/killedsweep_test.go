@@ -79,7 +79,7 @@ func TestKilledSweep(t *testing.T) {
 					t.Errorf("killed at %d, %s: Verify found %v", at, how, found)
 				}
 			}
-			step := max(1, 12/longRuns(12, 6))
+			step := max(1, 12/longRuns(12, 3))
 			for at := 1; ; at += step {
 				dir := filepath.Join(base, fmt.Sprint("killed", at))
 				if err := os.CopyFS(dir, os.DirFS(first)); err != nil {

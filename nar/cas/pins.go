@@ -121,8 +121,9 @@ type marks struct {
 	packs map[uint32]*packMarks // changed under Store.sweeping only, once the sweep runs
 	count uint32                // of the bits; the sweep's own
 
-	mu   sync.Mutex // guards the bits
-	bits []uint64
+	mu    sync.Mutex // guards the bits
+	bits  []uint64
+	whole map[position]struct{} // frames that were marked as such, with chunks that may be dead
 }
 
 // grow makes room for count bits.
@@ -184,6 +185,8 @@ func (m *marks) mark(at position, ord int) {
 	if ord >= 0 {
 		lo = f.first + uint32(ord)
 		hi = lo + 1
+	} else {
+		m.whole[at] = struct{}{}
 	}
 	for i := lo; i < hi; i++ {
 		m.bits[i/64] |= 1 << (i % 64)
@@ -201,6 +204,14 @@ func (m *marks) marked(f *frameMarks, ord int) bool {
 	defer m.mu.Unlock()
 	i := f.first + uint32(ord)
 	return m.bits[i/64]&(1<<(i%64)) != 0
+}
+
+// needed reports whether something is known to need a chunk: not only its frame is pinned.
+func (m *marks) needed(at position, f *frameMarks, ord int) bool {
+	m.mu.Lock()
+	_, whole := m.whole[at]
+	m.mu.Unlock()
+	return !whole && m.marked(f, ord)
 }
 
 // live returns how many chunks of a frame are marked.

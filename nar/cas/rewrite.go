@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -105,8 +106,15 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (_ *p
 			data := f.chunk(ord)
 			cid := chunk.Sum(data)
 			loc, err := s.locate(cid)
-			if err != nil || loc.frame != at || int(loc.ord) != ord {
-				continue // dead, or kept elsewhere too
+			if errors.Is(err, ErrCorrupt) && !sw.m.needed(at, fm, ord) {
+				continue // dead
+			}
+			if err != nil { // the index has lost what it had when the sweep began
+				f.release()
+				return nil, false, fmt.Errorf("%w: %w", ErrIndex, err)
+			}
+			if loc.frame != at || int(loc.ord) != ord {
+				continue // kept elsewhere
 			}
 			if len(fb.raw)+len(data) > s.opts.FrameSize || len(fb.ids) == maxFrameChunks {
 				seal(fb)

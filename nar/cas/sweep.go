@@ -95,7 +95,7 @@ func (sw *sweep) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	sw.m = &marks{packs: map[uint32]*packMarks{}}
+	sw.m = &marks{packs: map[uint32]*packMarks{}, whole: map[position]struct{}{}}
 	said := newLedger()
 	for _, id := range s.log.ids() {
 		if id > sw.limit.pack {
