@@ -121,8 +121,8 @@ func (s *Store) openContent(dir string) (err error) {
 		if !errors.Is(err, cas.ErrLocked) {
 			return err
 		}
-		// We are the owner of the state directory, so this is only a child that the last owner was just starting: it has copies
-		// of his descriptors until its exec.
+		// We are the owner of the state directory, so this is only a child that the last owner was just starting when he was
+		// killed: it has copies of his descriptors until its exec.
 		<-tick.C
 	}
 	return err

@@ -39,7 +39,7 @@ func mapFile(f *os.File) (data []byte, unmap func(), err error) {
 	return data, func() { _ = unix.Munmap(data) }, nil // it is a mapping, or Mmap had failed
 }
 
-// lockDir locks a folder against other processes, until the returned file is closed.
+// lockDir locks a folder against other processes, and other parts of this one, until unlockDir.
 func lockDir(dir string) (*os.File, error) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -53,4 +53,10 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// unlockDir gives the lock back. Closing is not enough: a child that is just being started has a copy of the descriptor
+// until its exec.
+func unlockDir(d *os.File) error {
+	return errors.Join(unix.Flock(int(d.Fd()), unix.LOCK_UN), d.Close())
 }

@@ -260,7 +260,7 @@ func (s *Store) release() (err error) {
 		err = errors.Join(err, s.fast.Close())
 	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+		err = errors.Join(err, unlockDir(s.lock))
 	}
 	return err
 }
