@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -120,14 +119,8 @@ func TestPathsComeAndGo(t *testing.T) {
 		if _, err := m.Release(slot); err != nil {
 			t.Error(err)
 		}
-		for range 1000 { // the FORGETs are under way
-			if m.Refs(slot) == 0 {
-				break
-			}
-			time.Sleep(time.Millisecond)
-		}
-		if got := m.Refs(slot); got != 0 {
-			t.Errorf("round %d: %d references to a removed path that nobody uses", round, got)
+		if !soon(func() bool { return m.Refs(slot) == 0 }) { // the FORGETs are under way
+			t.Errorf("round %d: %d references to a removed path that nobody uses", round, m.Refs(slot))
 		}
 	}
 }

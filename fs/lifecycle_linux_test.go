@@ -169,13 +169,9 @@ func TestRelease(t *testing.T) {
 			if err := release(m, slot); err != nil {
 				t.Fatal(err)
 			}
-			for range 2000 {
-				if m.Refs(slot) == 0 {
-					return
-				}
-				time.Sleep(time.Millisecond) // the FORGETs are under way
+			if !soon(func() bool { return m.Refs(slot) == 0 }) { // the FORGETs are under way
+				t.Errorf("%d references are left", m.Refs(slot))
 			}
-			t.Errorf("%d references are left", m.Refs(slot))
 		})
 	}
 }

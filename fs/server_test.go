@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -73,6 +74,17 @@ func newServer(t *testing.T, src fs.Source, o fs.Options, flags uint64) (*fs.Ser
 	s := fs.NewServer(src, o, kernel, flags)
 	t.Cleanup(s.Close)
 	return s, kernel
+}
+
+// soon reports whether ok becomes true. What it waits for takes a moment, and much longer on a machine that is busy.
+func soon(ok func() bool) bool {
+	for range 30_000 {
+		if ok() {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
 }
 
 const (
