@@ -56,6 +56,29 @@ func TestDeadMount(t *testing.T) {
 	}
 }
 
+// A server that is killed while it has a file of its own mount open, as it has once in the beginning, does not wait for
+// itself for ever.
+func TestKilledWithOwnFile(t *testing.T) {
+	dir := t.TempDir()
+	p := startServer(t, dir, 0, "NARFS_TEST_HOLD=1")
+	if p.first != "holds a lower descriptor: true <nil>" {
+		t.Fatal(p.first)
+	}
+	_ = p.cmd.Process.Kill()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = p.cmd.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the server waits for itself")
+		_ = unix.Unmount(dir, unix.MNT_FORCE) // aborts
+		<-ended
+	}
+}
+
 // hanging is a store that does not answer until it is let go.
 type hanging struct {
 	*fstest.Memory

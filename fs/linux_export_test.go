@@ -2,5 +2,8 @@
 
 package fs
 
-// ParseMountinfo is parseMountinfo.
-var ParseMountinfo = parseMountinfo
+// Names of unexported things.
+var (
+	ParseMountinfo = parseMountinfo
+	Apart          = apart
+)

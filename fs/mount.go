@@ -62,7 +62,7 @@ func New(ctx context.Context, src Source, dir string, o Options) (*Mount, error)
 	}
 	m.conn, m.notes = conn, newNotifier(conn, o.Logger)
 	go m.serve(context.WithoutCancel(ctx), conn)
-	if err := m.settle(conn); err != nil {
+	if err := m.settle(conn, target); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), m.Unmount(ctx))
 	}
 	return m, nil

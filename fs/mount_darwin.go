@@ -53,7 +53,7 @@ func detach(_ context.Context, dir string, lazy bool) error {
 	return os.NewSyscallError("unmount", unix.Unmount(dir, flags))
 }
 
-func (m *Mount) settle(conn *fuse.Server) error {
+func (m *Mount) settle(conn *fuse.Server, _ string) error {
 	if err := conn.WaitMount(); err != nil {
 		return err
 	}

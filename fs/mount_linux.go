@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -217,14 +218,18 @@ func detach(ctx context.Context, dir string, lazy bool) error {
 	return runHelper(exec.CommandContext(ctx, helper, append(args, "--", dir)...))
 }
 
-// settle finishes a mount whose server runs.
-func (m *Mount) settle(*fuse.Server) error {
+// settle finishes a mount whose server runs on a connection.
+func (m *Mount) settle(_ *fuse.Server, target string) error {
 	at, err := mountedAt(m.dir)
 	if err != nil {
 		return err
 	}
 	m.id = at.Device
-	noPolling(m.dir)
+	fd, err := strconv.Atoi(filepath.Base(target))
+	if err != nil {
+		return err
+	}
+	apart(fd, func() { noPolling(m.dir) })
 	if m.opts.ReadAhead > 0 {
 		// The limit that the mount negotiates can only lower the kernel's 128 KiB. As a user this fails, and reads
 		// are a little slower.
@@ -234,6 +239,31 @@ func (m *Mount) settle(*fuse.Server) error {
 		}
 	}
 	return nil
+}
+
+// apart calls fn on a thread that has descriptors of its own, without that of the connection, and waits for it. A file of our
+// own mount must not be open otherwise: the end of a process that is killed closes its descriptors one after the other, and
+// closing such a file waits for the answer to a FLUSH that only the end of the connection can give. If that had the higher
+// number, nothing would ever end the process.
+func apart(conn int, fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The main thread cannot end. While it is held here, the next try gets another one.
+			apart(conn, fn)
+			runtime.UnlockOSThread()
+			return
+		}
+		// Not unlocked: the thread, and with it its descriptors, ends with this function.
+		if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+			return // what fn does is a precaution
+		}
+		_ = unix.Close(conn)
+		fn()
+	}()
+	<-done
 }
 
 // noPolling makes the kernel ask go-fuse once whether files can be polled; it says no for good. Else a Go program that

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,10 +37,23 @@ func TestMain(m *testing.M) {
 // serveUntilEOF says "mounted" or what went wrong, and unmounts when its standard input ends.
 func serveUntilEOF(dir string, out io.Writer) int {
 	o := fs.Options{AllowOther: os.Getenv("NARFS_TEST_OTHER") != ""}
-	m, err := fs.New(context.Background(), sample(), dir, o)
+	low, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		_, _ = fmt.Fprintln(out, err)
 		return 1
+	}
+	m, err := fs.New(context.Background(), sample(), dir, o)
+	_ = unix.Close(low)
+	if err != nil {
+		_, _ = fmt.Fprintln(out, err)
+		return 1
+	}
+	if os.Getenv("NARFS_TEST_HOLD") != "" {
+		fs.Apart(connection(), func() {
+			fd, err := unix.Open(filepath.Join(dir, file), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			_, _ = fmt.Fprintln(out, "holds a lower descriptor:", fd == low, err)
+			select {} // until it is killed
+		})
 	}
 	_, _ = fmt.Fprintln(out, "mounted")
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
@@ -51,6 +65,18 @@ func serveUntilEOF(dir string, out io.Writer) int {
 	}
 	_, _ = fmt.Fprintln(out, "unmounted")
 	return 0
+}
+
+// connection returns the descriptor of this process's mount.
+func connection() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); target == "/dev/fuse" {
+			fd, _ := strconv.Atoi(e.Name())
+			return fd
+		}
+	}
+	return -1
 }
 
 // server is another process that mounts.
