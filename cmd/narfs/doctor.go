@@ -117,6 +117,8 @@ func (d *diagnosis) host() {
 		d.add(device, failure, h.Device, install)
 	}
 	switch {
+	case h.Helper != "" && !root && runtime.GOOS == "linux" && !exists("/etc/mtab"):
+		d.add(helper, failure, h.Helper+" cannot unmount without /etc/mtab", "ln -s /proc/self/mounts /etc/mtab")
 	case h.Helper != "":
 		d.add(helper, fine, h.Helper, "")
 	case root && runtime.GOOS != "darwin":
