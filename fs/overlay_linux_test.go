@@ -43,6 +43,7 @@ func overlay(t *testing.T, lower string) string {
 
 // Whoever needs to write, a builder for example, does so on an overlay. It passes go-fuse's conformance tests.
 func TestPosixOnOverlay(t *testing.T) {
+	needRoot(t)
 	m := mount(t, sample(), fs.Options{AllowOther: true})
 	empty := filepath.Join(m.Dir(), hello, "share/f") // the tests expect to be alone
 	for name, test := range posixtest.All {
@@ -75,6 +76,7 @@ func TestPosixOnOverlay(t *testing.T) {
 
 // A sandbox in a sandbox: an overlay of an overlay of a mount. Passthrough would forbid it.
 func TestOverlayOfOverlay(t *testing.T) {
+	needRoot(t)
 	m := mount(t, sample(), fs.Options{AllowOther: true})
 	inner := overlay(t, m.Dir())
 	outer := overlay(t, inner)

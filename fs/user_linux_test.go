@@ -161,7 +161,7 @@ const nobody = 65534
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to be two users")
+		t.Skip("needs root, to mount overlays and to be two users")
 	}
 }
 
