@@ -38,4 +38,4 @@ func (c *compression) Set(name string) error {
 }
 
 // Type implements pflag.Value.
-func (c *compression) Type() string { return "HOW" }
+func (*compression) Type() string { return "HOW" }

@@ -176,7 +176,6 @@ func refused(t *testing.T, cmd *exec.Cmd, h hostile) {
 
 // TestHostileNARs: what is wrong with a NAR is said, whoever reads it, and memory is bounded.
 func TestHostileNARs(t *testing.T) {
-	t.Parallel()
 	s := env.NewStore(t)
 	s.Must("add", "doc.go")
 	for _, h := range hostileNARs() {
@@ -202,7 +201,6 @@ func TestHostileNARs(t *testing.T) {
 
 // TestHostileStreams: the same for what stands around the NARs of an export stream.
 func TestHostileStreams(t *testing.T) {
-	t.Parallel()
 	s := env.NewStore(t)
 	s.Must("add", "doc.go")
 	for _, h := range hostileStreams() {
