@@ -49,8 +49,9 @@
 // A READ of less than 64 KiB is answered with the memory of the decoded frame itself, and the rest of the frame then
 // goes into the page cache by NOTIFY_STORE, so that random reads decode each frame once. With a [FrameObject] that
 // includes the frame's other files, as far as the kernel knows them: who has listed a directory and reads its small
-// files asks for one or two of each frame. Bigger READs are sequential; the [Object] decodes into the answer. An error
-// is never a short answer: the kernel would take that for the end of the file.
+// files asks for one or two of each frame. No file is pushed twice unless it is asked for again, and when the kernel has
+// known none for a while, a small file's frame is decoded no further than the file. Bigger READs are sequential; the
+// [Object] decodes into the answer. An error is never a short answer: the kernel would take that for the end of the file.
 //
 // # When a mount hangs
 //
