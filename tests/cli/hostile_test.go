@@ -107,7 +107,7 @@ func hostileNARs() []hostile {
 			nar: static(tokens("nix-archive-1 ( type directory") + strings.Repeat(tokens("entry ( name a node ( type directory"), 100_000)),
 		},
 		{
-			name: "entries", want: "more than", peak: 640 << 20, long: true,
+			name: "entries", want: "more than", peak: 448 << 20, long: true,
 			nar: func() io.Reader { return &endless{head: tokens("nix-archive-1 ( type directory"), next: manyEntries()} },
 		},
 		{
@@ -188,7 +188,9 @@ func TestHostileNARs(t *testing.T) {
 			stream.nar = func() io.Reader { return io.MultiReader(strings.NewReader(length(1)), h.nar()) }
 			refused(t, s.Command("import"), stream)
 			dest := filepath.Join(env.Dir(t), "restored")
-			refused(t, s.Command("restore", dest), h)
+			kept := h
+			kept.peak = 0 // it keeps no entries
+			refused(t, s.Command("restore", dest), kept)
 			if h.long {
 				if err := os.RemoveAll(dest); err != nil {
 					t.Error(err)
