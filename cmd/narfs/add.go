@@ -51,9 +51,9 @@ func newAdd(p *process) *cobra.Command {
 	flags.StringVar(&o.algo, "algo", "sha256", "hash `ALGORITHM` md5, sha1, sha256 or sha512")
 	flags.StringSliceVar(&o.references, "refs", nil, "store `PATHS` that it refers to")
 	flags.BoolVar(&o.repair, "repair", false, "store the contents again if the path is valid already")
-	o.hack.define(cmd, "undo the case hack in the tree")
-	o.compression.define(cmd)
-	_ = cmd.RegisterFlagCompletionFunc("refs", p.completePaths)
+	o.hack.define(p, cmd, "undo the case hack in the tree")
+	o.compression.define(p, cmd)
+	p.completeFlag(cmd, "refs", p.completePaths)
 	return cmd
 }
 

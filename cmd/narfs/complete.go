@@ -18,6 +18,19 @@ func (p *process) completePaths(cmd *cobra.Command, _ []string, begun string) ([
 	return found, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeFlag proposes values of a flag. Cobra keeps what it is told of that, in a map of its own and for ever, and the
+// owner of a store does any number of commands: so it is told only if a shell asks.
+func (p *process) completeFlag(cmd *cobra.Command, flag string, fn cobra.CompletionFunc) {
+	if p.completes() {
+		_ = cmd.RegisterFlagCompletionFunc(flag, fn)
+	}
+}
+
+// completes reports whether the command line is a shell's question for proposals.
+func (p *process) completes() bool {
+	return len(p.args) > 0 && strings.HasPrefix(p.args[0], cobra.ShellCompRequestCmd)
+}
+
 // completeInside proposes store paths and what is inside of them.
 func (p *process) completeInside(cmd *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return p.completions(cmd.Context(), begun, true)

@@ -17,9 +17,9 @@ func compressions() []string {
 	return []string{cas.CompressFast: "fast", cas.CompressNone: "none", cas.CompressBest: "best"}
 }
 
-func (c *compression) define(cmd *cobra.Command) {
+func (c *compression) define(p *process, cmd *cobra.Command) {
 	cmd.Flags().Var(c, "compression", "compress new data `HOW`: fast or none, and well when there is time, or best at once")
-	_ = cmd.RegisterFlagCompletionFunc("compression", cobra.FixedCompletions(compressions(), cobra.ShellCompDirectiveNoFileComp))
+	p.completeFlag(cmd, "compression", cobra.FixedCompletions(compressions(), cobra.ShellCompDirectiveNoFileComp))
 }
 
 // String implements pflag.Value.

@@ -52,7 +52,7 @@ func newCopy(p *process) *cobra.Command {
 	flags.BoolVar(&o.all, "all", false, "copy all valid paths")
 	flags.BoolVar(&o.withoutRefs, "no-recursive", false, "copy only the paths themselves; what they refer to must be there")
 	flags.BoolVar(&o.repair, "repair", false, "copy also the contents of paths that are there")
-	o.compression.define(cmd)
+	o.compression.define(p, cmd)
 	return cmd
 }
 

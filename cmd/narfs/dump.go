@@ -41,7 +41,7 @@ func newDump(p *process) *cobra.Command {
 			})
 		},
 	}
-	hack.define(cmd, "undo the case hack in a tree on disk")
+	hack.define(p, cmd, "undo the case hack in a tree on disk")
 	return cmd
 }
 
@@ -171,15 +171,15 @@ func (c *ctxWriter) Write(b []byte) (int, error) {
 // hackFlags are the flags about names that a file system takes for one.
 type hackFlags struct{ mode, fold string }
 
-func (h *hackFlags) define(cmd *cobra.Command, purpose string) {
+func (h *hackFlags) define(p *process, cmd *cobra.Command, purpose string) {
 	flags := cmd.Flags()
 	flags.StringVar(&h.mode, "case-hack", "auto", "`MODE` off, on or auto, where the file system folds case: "+purpose)
-	_ = cmd.RegisterFlagCompletionFunc("case-hack", cobra.FixedCompletions([]string{"off", "on", "auto"}, cobra.ShellCompDirectiveNoFileComp))
+	p.completeFlag(cmd, "case-hack", cobra.FixedCompletions([]string{"off", "on", "auto"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-func (h *hackFlags) defineFold(cmd *cobra.Command) {
+func (h *hackFlags) defineFold(p *process, cmd *cobra.Command) {
 	cmd.Flags().StringVar(&h.fold, "fold", "", "`RULE` ascii as Nix has it, hfs or apfs: which names are one (default what the system does, ascii on Linux)")
-	_ = cmd.RegisterFlagCompletionFunc("fold", cobra.FixedCompletions([]string{"ascii", "hfs", "apfs"}, cobra.ShellCompDirectiveNoFileComp))
+	p.completeFlag(cmd, "fold", cobra.FixedCompletions([]string{"ascii", "hfs", "apfs"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // rule is the one that --fold names.

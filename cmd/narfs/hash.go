@@ -48,7 +48,7 @@ func newHash(p *process) *cobra.Command {
 			return run(cmd.Context())
 		},
 	}
-	hack.define(cmd, "undo the case hack in a tree on disk")
+	hack.define(p, cmd, "undo the case hack in a tree on disk")
 	flags := cmd.Flags()
 	flags.BoolVar(&flat, "flat", false, "hash the bytes of a file, not its NAR")
 	flags.StringVar(&algoName, "algo", "sha256", "hash `ALGORITHM` md5, sha1, sha256 or sha512")

@@ -58,7 +58,7 @@ func newImport(p *process) *cobra.Command {
 	flags.StringVar(&o.json, "info-json", "", "what is known about it, as JSON")
 	_ = flags.MarkHidden("info-json") // for a copy to a store that another process has open
 	flags.BoolVar(&o.repair, "repair", false, "store the contents of valid paths again")
-	o.compression.define(cmd)
+	o.compression.define(p, cmd)
 	return cmd
 }
 

@@ -108,7 +108,7 @@ func (k *keeper) close() error {
 // completeElsewhere has the owner answer a shell's question for completions, if there is an owner: by the time that a
 // completion finds it needs the store, cobra would print what it found without.
 func (p *process) completeElsewhere(ctx context.Context) (code int, done bool) {
-	if p.keeper != nil || len(p.args) == 0 || !strings.HasPrefix(p.args[0], "__complete") {
+	if p.keeper != nil || !p.completes() {
 		return 0, false
 	}
 	if slices.ContainsFunc(p.args, func(arg string) bool { return strings.HasPrefix(arg, "--state") }) {

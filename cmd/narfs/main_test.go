@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"io"
+	"runtime"
 	"strings"
 	"testing"
+	"weak"
 )
 
 func TestRun(t *testing.T) {
@@ -45,5 +48,20 @@ func TestRun(t *testing.T) {
 				t.Errorf("run(%q) printed %q to stdout and %q to stderr", test.args, &stdout, &stderr)
 			}
 		})
+	}
+}
+
+// A command leaves nothing behind in memory: the owner of a store does those of others, any number of them.
+func TestCommandsAreForgotten(t *testing.T) {
+	for _, args := range [][]string{{"version"}, {"add", "--help"}, {"bogus"}} {
+		done := func() weak.Pointer[process] {
+			p := newProcess(args, strings.NewReader(""), io.Discard, io.Discard)
+			p.run(t.Context())
+			return weak.Make(p)
+		}()
+		runtime.GC()
+		if done.Value() != nil {
+			t.Errorf("narfs %q is still in memory after its end", args)
+		}
 	}
 }

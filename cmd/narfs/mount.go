@@ -69,10 +69,10 @@ func newMount(p *process) *cobra.Command {
 			})
 		},
 	}
-	o.hack.define(cmd, "rename what differs only in case")
+	o.hack.define(p, cmd, "rename what differs only in case")
 	cmd.Flags().Lookup("case-hack").DefValue = "off"
 	o.hack.mode = "off" // a FUSE volume shows all names, also where other volumes fold case
-	o.hack.defineFold(cmd)
+	o.hack.defineFold(p, cmd)
 	flags := cmd.Flags()
 	flags.BoolVar(&o.caseInsensitive, "case-insensitive", false, "find a name in any case, as a Mac does")
 	flags.BoolVar(&o.allowOther, "allow-other", false, "let other users in")

@@ -38,8 +38,8 @@ func newRestore(p *process) *cobra.Command {
 			})
 		},
 	}
-	hack.define(cmd, "rename what differs only in case")
-	hack.defineFold(cmd)
+	hack.define(p, cmd, "rename what differs only in case")
+	hack.defineFold(p, cmd)
 	cmd.Flags().BoolVar(&canonical, "canonical", false, "make everything read-only and of the time 1, as in a Nix store")
 	return cmd
 }
