@@ -151,6 +151,16 @@ func (h *Held) Unlock() {
 	})
 }
 
+// Holder returns who holds the lock of a path, "" for nobody.
+func (t *Table) Holder(path nix.StorePath) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.locks[path]; e != nil {
+		return e.holder
+	}
+	return ""
+}
+
 // List returns the locks that are held, in the order of their paths.
 func (t *Table) List() []Info {
 	t.mu.Lock()

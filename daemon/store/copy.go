@@ -72,7 +72,10 @@ func Copy(ctx context.Context, dst, src *Store, paths []nix.StorePath, opts Copy
 }
 
 func (q *queue) copy(src *Store, p nix.StorePath, opts CopyOptions) error {
-	old, unlock, err := q.lock(p, "copy from "+src.dir)
+	imp := ImportOptions{
+		Holder: "copy from " + src.dir, RequireSignature: opts.RequireSignature, Keys: opts.Keys, Repair: opts.Repair, Compression: opts.Compression,
+	}
+	old, unlock, err := q.lock(p, imp)
 	if err != nil {
 		return err
 	}
@@ -91,9 +94,6 @@ func (q *queue) copy(src *Store, p nix.StorePath, opts CopyOptions) error {
 		return err
 	}
 	info.Ultimate = false
-	imp := ImportOptions{
-		RequireSignature: opts.RequireSignature, Keys: opts.Keys, Repair: opts.Repair, Compression: opts.Compression,
-	}
 	if err := q.s.checkClaims(&info, imp); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/narfs/narfs/internal/nix"
 )
@@ -69,6 +70,22 @@ func (e *InUseError) Error() string {
 			text += ","
 		}
 		text += " " + by
+	}
+	return text
+}
+
+// LockTimeoutError says that somebody else has held a path's lock for too long.
+type LockTimeoutError struct {
+	Path  string // in full
+	After time.Duration
+	By    string // who holds it; "" if it was given back in this moment
+}
+
+// Error implements error.
+func (e *LockTimeoutError) Error() string {
+	text := fmt.Sprintf("timed out after %v waiting for the lock of path '%s'", e.After, e.Path)
+	if e.By != "" {
+		text += ", which is held by " + e.By
 	}
 	return text
 }

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
 	"github.com/narfs/narfs/daemon/db"
+	"github.com/narfs/narfs/daemon/lock"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/wire"
 	"github.com/narfs/narfs/nar"
@@ -25,6 +27,10 @@ type ImportOptions struct {
 	Repair bool
 	// Compression of what is new to the store.
 	Compression cas.Compression
+	// Pins, if not nil, get what is imported and what it refers to, before it becomes valid.
+	Pins *Pins
+	// LockTimeout is how long to wait for somebody else who imports the same path; 0 means for ever.
+	LockTimeout time.Duration
 }
 
 // staging returns how the contents are to be stored. Tap sees the NAR.
@@ -47,7 +53,8 @@ func (o ImportOptions) holder() string {
 // the path is visible after one.
 func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts ImportOptions) error {
 	src := wire.NewReader(r)
-	held, err := s.locks.Lock(ctx, info.Path, opts.holder())
+	opts.pin(info)
+	held, err := s.lock(ctx, info.Path, opts)
 	if err != nil {
 		return s.importError(info.Path, err)
 	}
@@ -70,6 +77,30 @@ func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts
 	}
 	defer reg.staged.Discard()
 	return s.importError(info.Path, s.register(ctx, []*registration{reg}))
+}
+
+// pin pins what is about to be imported.
+func (o ImportOptions) pin(info nix.PathInfo) {
+	if o.Pins != nil {
+		o.Pins.Add(info.Path)
+		o.Pins.Add(info.References...)
+	}
+}
+
+// lock takes the lock of a path that is to be imported.
+func (s *Store) lock(ctx context.Context, p nix.StorePath, opts ImportOptions) (*lock.Held, error) {
+	if opts.LockTimeout > 0 {
+		timeout := &LockTimeoutError{Path: s.print(p), After: opts.LockTimeout}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, opts.LockTimeout, timeout)
+		defer cancel()
+		held, err := s.locks.Lock(ctx, p, opts.holder())
+		if errors.Is(err, timeout) {
+			timeout.By = s.locks.Holder(p)
+		}
+		return held, err
+	}
+	return s.locks.Lock(ctx, p, opts.holder())
 }
 
 // importError says which path an error is about, unless it does so itself.

@@ -30,6 +30,10 @@ func (s *Store) Pin(holder string) *Pins {
 func (p *Pins) Add(paths ...nix.StorePath) {
 	p.s.removal.RLock()
 	defer p.s.removal.RUnlock()
+	p.add(paths)
+}
+
+func (p *Pins) add(paths []nix.StorePath) {
 	all := &p.s.pins
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -42,6 +46,44 @@ func (p *Pins) Add(paths ...nix.StorePath) {
 			all.holders[path] = append(all.holders[path], p)
 		}
 	}
+}
+
+// validAtOnce is for how many paths AddValid keeps deletions out in one go.
+const validAtOnce = 1024
+
+// AddValid adds those of paths that are valid, and returns them in their order: they stay so. After an error the set may have
+// some of them.
+func (p *Pins) AddValid(paths []nix.StorePath) (valid []nix.StorePath, err error) {
+	for group := range slices.Chunk(paths, validAtOnce) {
+		if valid, err = p.addValid(valid, group); err != nil {
+			return nil, err
+		}
+	}
+	return valid, nil
+}
+
+func (p *Pins) addValid(valid, group []nix.StorePath) ([]nix.StorePath, error) {
+	p.s.removal.RLock()
+	defer p.s.removal.RUnlock()
+	before := len(valid)
+	for _, path := range group {
+		ok, err := p.s.db.Has(path)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			valid = append(valid, path)
+		}
+	}
+	p.add(valid[before:])
+	return valid, nil
+}
+
+// Len returns how many paths the set has.
+func (p *Pins) Len() int {
+	p.s.pins.mu.Lock()
+	defer p.s.pins.mu.Unlock()
+	return len(p.paths)
 }
 
 // Release takes all paths out of the set.

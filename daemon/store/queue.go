@@ -20,6 +20,7 @@ type queue struct {
 	s    *Store
 	ctx  context.Context //nolint:containedctx // of the one call that the queue serves
 	done func(nix.PathInfo)
+	pins *Pins // what was put, until the end of the queue: what comes later may refer to it
 
 	mu      sync.Mutex // guards the rest
 	changed sync.Cond
@@ -34,7 +35,7 @@ type queue struct {
 
 // newQueue returns a queue, to be ended by close. Done hears of each path that became valid; it may be nil.
 func (s *Store) newQueue(ctx context.Context, done func(nix.PathInfo)) *queue {
-	q := &queue{s: s, ctx: ctx, done: done, pending: map[nix.StorePath]struct{}{}}
+	q := &queue{s: s, ctx: ctx, done: done, pins: s.Pin("import"), pending: map[nix.StorePath]struct{}{}}
 	q.changed.L = &q.mu
 	q.worker.Go(q.work)
 	return q
@@ -42,7 +43,8 @@ func (s *Store) newQueue(ctx context.Context, done func(nix.PathInfo)) *queue {
 
 // lock takes the lock of a path that is to be put. It returns nil if there is nothing to do: the path is valid, or in the
 // queue, whose own locks nobody must wait for.
-func (q *queue) lock(p nix.StorePath, holder string) (*db.Record, func(), error) {
+func (q *queue) lock(p nix.StorePath, opts ImportOptions) (*db.Record, func(), error) {
+	q.pins.Add(p)
 	q.mu.Lock()
 	_, ours := q.pending[p]
 	err := q.err
@@ -53,7 +55,7 @@ func (q *queue) lock(p nix.StorePath, holder string) (*db.Record, func(), error)
 	if ours {
 		return &db.Record{}, func() {}, nil
 	}
-	held, err := q.s.locks.Lock(q.ctx, p, holder)
+	held, err := q.s.lock(q.ctx, p, opts)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,6 +96,7 @@ func (q *queue) close() error {
 	q.changed.Broadcast()
 	q.mu.Unlock()
 	q.worker.Wait()
+	q.pins.Release()
 	return q.err
 }
 

@@ -123,7 +123,8 @@ func (q *queue) imported(reg *registration, opts ImportOptions) error {
 			reg.end()
 		}
 	}()
-	old, unlock, err := q.lock(reg.info.Path, opts.holder())
+	opts.pin(reg.info)
+	old, unlock, err := q.lock(reg.info.Path, opts)
 	if err != nil {
 		return err
 	}
