@@ -21,6 +21,11 @@ func (s *Store) Scan(prefix []byte, fn func(key, value []byte) error) error {
 
 // Batch is a set of changes that Commit makes together. The zero value is empty.
 type Batch struct {
+	// Lazy says that the changes need not be durable when Commit returns, but within a second, and when a later commit that is
+	// not lazy, or Flush, returns. They survive the end of the process all the same, and are lost in order: never one
+	// without those after it.
+	Lazy bool
+
 	recs   []record
 	staged []*Staged
 	err    error
@@ -57,10 +62,21 @@ func (b *Batch) add(space byte, key, value []byte) {
 	b.recs = append(b.recs, record{append([]byte{space}, key...), value})
 }
 
+// Flush returns when all commits that have returned are durable.
+func (s *Store) Flush(ctx context.Context) error {
+	if !s.lazy.Load() {
+		return nil
+	}
+	if err := s.flush(ctx); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	return nil
+}
+
 // Len returns the number of changes.
 func (b *Batch) Len() int { return len(b.recs) }
 
-// Commit makes the changes of b, all or none, and returns when they are durable. The cost
+// Commit makes the changes of b, all or none, and returns when they are durable, unless b is lazy. The cost
 // of that, one sync of the pack, is shared with the commits of others at the same time. When ctx ends
 // first, Commit returns its error and the changes are made or not.
 func (s *Store) Commit(ctx context.Context, b *Batch) error {
@@ -73,7 +89,7 @@ func (s *Store) Commit(ctx context.Context, b *Batch) error {
 			return fmt.Errorf("commit: %w", err)
 		}
 	}
-	c := &commit{recs: b.recs, done: make(chan error, 1)}
+	c := &commit{recs: b.recs, lazy: b.Lazy, done: make(chan error, 1)}
 	for _, st := range b.staged {
 		c.extents = append(c.extents, objectExtents{st.info.NarHash, st.places.encode()})
 	}

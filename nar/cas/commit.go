@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
+
+	"github.com/narfs/narfs/nar/chunk"
 )
 
 // commit is one request to the committer: records to write, or none to have the index
@@ -13,6 +16,7 @@ type commit struct {
 	recs       []record
 	late       func() ([]record, error) // gives recs when the commit's turn has come
 	checkpoint bool                     // also write a checkpoint
+	lazy       bool                     // durable soon is enough
 	extents    []objectExtents          // to enter once recs are
 	done       chan error               // buffered
 }
@@ -22,6 +26,8 @@ const (
 	maxGroup = 256
 	// checkpointBytes is how much of the log may have to be replayed after a crash.
 	checkpointBytes = 128 << 20
+	// lazyTime is how long a lazy commit may take to become durable.
+	lazyTime = time.Second
 	// pendingChunks is when the index learns of chunks though nothing commits.
 	pendingChunks = 16 << 10
 )
@@ -52,11 +58,18 @@ func (s *Store) flush(ctx context.Context) error {
 // commitLoop takes commits as they come; those that come while a sync runs share the next.
 // All changes of the index pass through it, in the order of the log.
 func (s *Store) commitLoop() {
+	soon := time.NewTimer(lazyTime)
+	defer soon.Stop()
 	for {
 		var group []*commit
 		select {
 		case c := <-s.commits:
 			group = append(group, c)
+		case <-soon.C:
+			if _, err := s.settle(); err != nil {
+				s.opts.Logger.Error("sync", "store", s.dir, "error", err)
+			}
+			continue
 		case <-s.closing:
 			return
 		}
@@ -74,9 +87,13 @@ func (s *Store) commitLoop() {
 			}
 			break
 		}
+		before := s.unsynced
 		s.commitGroup(group)
 		if alone != nil {
 			s.commitGroup([]*commit{alone})
+		}
+		if s.unsynced && !before {
+			soon.Reset(lazyTime)
 		}
 		if end := s.log.tail(); end.pack != s.checked.pack || end.off-s.checked.off > checkpointBytes {
 			if err := s.checkpoint(); err != nil {
@@ -99,7 +116,11 @@ func (s *Store) commitGroup(group []*commit) {
 	if len(written) == 0 {
 		return
 	}
-	known, err := s.settle()
+	settle := s.settle
+	if !slices.ContainsFunc(written, func(c *commit) bool { return !c.lazy }) {
+		settle = s.settleLazily
+	}
+	known, err := settle()
 	for _, c := range written {
 		s.changes.add(c.recs)
 		if err == nil {
@@ -205,11 +226,36 @@ func (s *Store) settle() (known position, err error) {
 	if err := s.log.sync(s.log.tail()); err != nil {
 		return known, err
 	}
+	s.lazy.Store(false)
+	if s.unsynced {
+		if err := s.unmarkUnsynced(); err != nil {
+			return known, err
+		}
+	}
+	return known, s.enter(chunks)
+}
+
+// settleLazily is settle without the sync, which follows within lazyTime. Until then the index knows more
+// than the disk, and a mark on the disk says so.
+func (s *Store) settleLazily() (known position, err error) {
+	if !s.unsynced {
+		if ok, err := s.markUnsynced(); err != nil {
+			return known, err
+		} else if !ok {
+			return s.settle()
+		}
+	}
+	s.lazy.Store(true)
+	known = s.log.tail()
+	return known, s.enter(s.pending.turn())
+}
+
+func (s *Store) enter(chunks map[chunk.ID]location) error {
 	if err := s.place(chunks); err != nil {
 		s.log.fail(err) // the index would never hear of them again
-		return known, fmt.Errorf("index: %w", err)
+		return fmt.Errorf("index: %w", err)
 	}
-	return known, nil
+	return nil
 }
 
 // writeRecords appends the frames of one commit to the log, next to each other.

@@ -28,7 +28,9 @@
 //   - Bottom up: data frames stand in the log before the records that name their chunks, and
 //     the index names a chunk only after the sync of its frame.
 //   - The index may be behind the log by what came after its last checkpoint, never ahead;
-//     opening replays the difference.
+//     opening replays the difference. Lazy commits put it ahead of what is on the disk for a
+//     moment: a file "unsynced" then says so, durably, with the name of the system's present
+//     run. Who opens the store in another run makes the index again.
 //   - Top down: [Store.Sweep] takes chunks out of the index, syncs that, writes down which
 //     frames are gone, and only then gives their space back. It does nothing while the index
 //     contradicts the log, or lacks a chunk that an object names. Pack numbers and offsets

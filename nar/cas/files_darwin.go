@@ -31,3 +31,12 @@ func punchHole(f *os.File, off, n int64) error {
 	}
 	return os.NewSyscallError("fcntl F_PUNCHHOLE", err)
 }
+
+// bootID names the present run of the system.
+func bootID() string {
+	id, err := unix.Sysctl("kern.bootsessionuuid")
+	if err != nil {
+		return ""
+	}
+	return id
+}

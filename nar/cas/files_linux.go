@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,4 +23,13 @@ func punchHole(f *os.File, off, n int64) error {
 		return fmt.Errorf("punch hole: %w", errors.ErrUnsupported)
 	}
 	return os.NewSyscallError("fallocate", err)
+}
+
+// bootID names the present run of the system.
+func bootID() string {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
 }

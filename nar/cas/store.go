@@ -66,6 +66,9 @@ type Options struct {
 	Replay func(done, total int64)
 	// Files replaces the packs' folder, for tests.
 	Files Files
+	// BootID names the present run of the system: what was written before has reached the disk if the name is another one,
+	// or is lost. Nil means the system's own name; tests let it go down.
+	BootID func() string
 }
 
 func (o Options) withDefaults(dir string) Options {
@@ -93,6 +96,9 @@ func (o Options) withDefaults(dir string) Options {
 	}
 	if o.Files == nil {
 		o.Files = dirFiles{filepath.Join(dir, "packs")}
+	}
+	if o.BootID == nil {
+		o.BootID = bootID
 	}
 	return o
 }
@@ -128,7 +134,9 @@ type Store struct {
 	// look up and pin under its read half, too. It is taken after sweeping.
 	placing sync.RWMutex
 
-	checked   position // of the last checkpoint; the committer's while it runs
+	checked   position    // of the last checkpoint; this and the next one are the committer's while it runs
+	unsynced  bool        // the file unsynced is there
+	lazy      atomic.Bool // lazy commits may not be durable yet
 	commits   chan *commit
 	committer sync.WaitGroup
 	closing   chan struct{}
@@ -181,6 +189,9 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 	if err != nil {
 		return s, err
 	}
+	if err := s.checkUnsynced(); err != nil && !(all && errors.Is(err, ErrIndex)) {
+		return s, err
+	}
 	if all {
 		if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
 			return s, err
@@ -206,6 +217,12 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 	}
 	if err = s.replay(all); err != nil {
 		return s, err
+	}
+	if s.unsynced {
+		// Replay has synced what it found behind the last checkpoint.
+		if err = s.unmarkUnsynced(); err != nil {
+			return s, err
+		}
 	}
 	for _, d := range s.damage {
 		opts.Logger.Error("damage found", "store", dir, "error", d)
