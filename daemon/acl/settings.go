@@ -1,0 +1,199 @@
+package acl
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/narfs/narfs/internal/nix"
+)
+
+// Settings are those in force. They are not changed once loaded.
+type Settings struct {
+	AllowedUsers, TrustedUsers []string
+	BuildUsersGroup            string
+	RequireSigs                bool
+	TrustedPublicKeys          []nix.PublicKey
+	SecretKeyFiles             []string
+	KeepDerivations            bool
+	KeepOutputs                bool
+	LockTimeout                time.Duration // 0: none
+	ShutdownTimeout            time.Duration
+	MaxSessions                int   // 0: no limit
+	MemoryBudget               int64 // bytes; 0: no limit
+
+	users  Users
+	values map[string]Value
+}
+
+// Value is a setting as it was written, and where.
+type Value struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"` // "default", "FILE:LINE", "$NIX_CONFIG:LINE" or "the command line"
+}
+
+// setting is a row of the table of settings.
+type setting struct {
+	name, alias string
+	initial     string
+	list        bool
+	set         func(s *Settings, value string) error
+}
+
+// settings is the table.
+func settings() []setting {
+	return []setting{
+		{"allowed-users", "", "*", true, func(s *Settings, v string) error { s.AllowedUsers = strings.Fields(v); return nil }},
+		{"build-users-group", "", "", false, func(s *Settings, v string) error { s.BuildUsersGroup = v; return nil }},
+		{"keep-derivations", "gc-keep-derivations", "true", false, func(s *Settings, v string) (err error) { s.KeepDerivations, err = parseBool(v); return err }},
+		{"keep-outputs", "gc-keep-outputs", "false", false, func(s *Settings, v string) (err error) { s.KeepOutputs, err = parseBool(v); return err }},
+		{"lock-timeout", "", "3600", false, func(s *Settings, v string) (err error) { s.LockTimeout, err = parseSeconds(v); return err }},
+		{"max-sessions", "", "1000", false, func(s *Settings, v string) (err error) { s.MaxSessions, err = parseCount(v); return err }},
+		{"memory-budget", "", "1G", false, func(s *Settings, v string) (err error) { s.MemoryBudget, err = ParseSize(v); return err }},
+		{"require-sigs", "", "true", false, func(s *Settings, v string) (err error) { s.RequireSigs, err = parseBool(v); return err }},
+		{"secret-key-files", "", "", true, func(s *Settings, v string) error { s.SecretKeyFiles = strings.Fields(v); return nil }},
+		{"shutdown-timeout", "", "10", false, func(s *Settings, v string) (err error) { s.ShutdownTimeout, err = parseSeconds(v); return err }},
+		{"trusted-public-keys", "binary-cache-public-keys", "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=", true, setPublicKeys},
+		{"trusted-users", "", "root", true, func(s *Settings, v string) error { s.TrustedUsers = strings.Fields(v); return nil }},
+	}
+}
+
+func setPublicKeys(s *Settings, v string) error {
+	s.TrustedPublicKeys = nil
+	for _, word := range strings.Fields(v) {
+		key, err := nix.ParsePublicKey(word)
+		if err != nil {
+			return err
+		}
+		s.TrustedPublicKeys = append(s.TrustedPublicKeys, key)
+	}
+	return nil
+}
+
+func parseBool(v string) (bool, error) {
+	switch v {
+	case "true", "yes", "1":
+		return true, nil
+	case "false", "no", "0":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither true nor false", v)
+}
+
+func parseCount(v string) (int, error) {
+	n, err := strconv.ParseUint(v, 10, 31)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number", v)
+	}
+	return int(n), nil
+}
+
+func parseSeconds(v string) (time.Duration, error) {
+	n, err := parseCount(v)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number of seconds", v)
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
+// ParseSize reads a number of bytes, with K, M, G or T for powers of 1,024 behind it.
+func ParseSize(v string) (int64, error) {
+	digits, shift := v, 0
+	if n := len(v); n > 0 {
+		if i := strings.IndexByte("KMGT", v[n-1]&^0x20); i >= 0 {
+			digits, shift = v[:n-1], 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > 1<<62>>shift {
+		return 0, fmt.Errorf("%q is not a size, such as 512M", v)
+	}
+	return n << shift, nil
+}
+
+// LoadOptions say where settings come from. The zero value reads nothing and gives the defaults.
+type LoadOptions struct {
+	// Getenv gives the variables that name files: see Files.
+	Getenv func(string) string
+	// Options are "name=value" from the command line.
+	Options []string
+	// Users looks users up; nil means those of this machine.
+	Users Users
+}
+
+// Default returns the settings of a machine without any files.
+func Default() *Settings {
+	s, err := Load(LoadOptions{})
+	if err != nil {
+		panic(err) // a test would have told
+	}
+	return s
+}
+
+// files returns the names of the files to read, in order.
+func files(getenv func(string) string) []string {
+	first := "/etc/nix/nix.conf"
+	if dir := getenv("NIX_CONF_DIR"); dir != "" {
+		first = filepath.Join(dir, "nix.conf")
+	}
+	second := "/etc/narfs/narfs.conf"
+	if name := getenv("NARFS_CONF"); name != "" {
+		second = name
+	}
+	return []string{first, second}
+}
+
+// Load reads the settings.
+func Load(o LoadOptions) (*Settings, error) {
+	s := &Settings{users: o.Users, values: map[string]Value{}}
+	if s.users == nil {
+		s.users = systemUsers{}
+	}
+	for _, row := range settings() {
+		s.values[row.name] = Value{row.name, row.initial, "default"}
+	}
+	p := &parser{values: s.values}
+	if o.Getenv != nil {
+		for _, name := range files(o.Getenv) {
+			if err := p.file(name, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, err
+			}
+		}
+		if err := p.text("$NIX_CONFIG", "/", o.Getenv("NIX_CONFIG"), 0); err != nil {
+			return nil, err
+		}
+	}
+	for _, option := range o.Options {
+		name, value, ok := strings.Cut(option, "=")
+		if !ok {
+			return nil, fmt.Errorf("option %q is not NAME=VALUE", option)
+		}
+		known := p.set(strings.TrimSpace(name), strings.TrimSpace(value), "the command line")
+		if !known {
+			return nil, fmt.Errorf("option %q: there is no such setting", strings.TrimSpace(name))
+		}
+	}
+	for _, row := range settings() {
+		v := s.values[row.name]
+		if err := row.set(s, v.Value); err != nil {
+			return nil, fmt.Errorf("%s: setting %s: %w", v.Origin, row.name, err)
+		}
+	}
+	return s, nil
+}
+
+// Values returns all settings, in the order of their names.
+func (s *Settings) Values() []Value {
+	var all []Value
+	for _, row := range settings() {
+		all = append(all, s.values[row.name])
+	}
+	slices.SortFunc(all, func(a, b Value) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
