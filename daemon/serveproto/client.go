@@ -1,0 +1,238 @@
+package serveproto
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/wire"
+)
+
+// Client is the client's side of a connection. Its methods must not be called concurrently. After an error, which the other side
+// explains on its error output, the connection is of no further use.
+type Client struct {
+	*Conn
+
+	adding *adding // paths that are being added, or nil
+}
+
+// Open is the client's half of the handshake.
+func Open(r io.Reader, w io.Writer, dir nix.StoreDir) (*Client, error) {
+	c := &Conn{R: wire.NewReader(r), W: wire.NewWriter(w), Dir: dir}
+	_ = c.W.Uint64(ClientMagic) // the writer keeps its first error
+	_ = c.W.Uint64(Latest.number())
+	if err := c.W.Flush(); err != nil {
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	magic, err := c.R.Uint64()
+	if err != nil {
+		return nil, fmt.Errorf("handshake: %w", unexpected(err))
+	}
+	if magic != ServerMagic {
+		return nil, fmt.Errorf("handshake: %w: the other side does not begin as a Nix store does, but with %q", ErrMismatch, firstBytes(magic))
+	}
+	v, err := c.R.Uint64()
+	if err != nil {
+		return nil, fmt.Errorf("handshake: %w", unexpected(err))
+	}
+	if v>>8 != uint64(Latest.Major) {
+		return nil, fmt.Errorf("the other side speaks version %d.%d of the protocol, and this one %v", v>>8, v&0xff, Latest)
+	}
+	c.Version = lesser(v)
+	return &Client{Conn: c}, nil
+}
+
+// firstBytes is a number as it came: a shell's greeting, most likely.
+func firstBytes(magic uint64) string {
+	b := make([]byte, 8)
+	for i := range b {
+		b[i] = byte(magic >> (8 * i))
+	}
+	return string(b)
+}
+
+// ask sends a command with its arguments.
+func (c *Client) ask(command Command, arguments func()) error {
+	if c.adding != nil {
+		if err := c.Finish(); err != nil {
+			return err
+		}
+	}
+	_ = c.W.Uint64(uint64(command)) // the writer keeps its first error
+	arguments()
+	if err := c.W.Flush(); err != nil {
+		return fmt.Errorf("%v: %w", command, err)
+	}
+	return nil
+}
+
+// failed says what was being done.
+func failed(command Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%v: %w", command, unexpected(err))
+}
+
+// QueryValidPaths returns those of paths that are valid there. With lock, they are kept there until the end of the connection, and
+// with substitute the missing ones are got from elsewhere first.
+func (c *Client) QueryValidPaths(paths []nix.StorePath, lock, substitute bool) ([]nix.StorePath, error) {
+	err := c.ask(QueryValidPaths, func() {
+		_ = c.W.Bool(lock)
+		_ = c.W.Bool(substitute)
+		_ = c.WritePaths(paths)
+	})
+	if err != nil {
+		return nil, err
+	}
+	valid, err := c.ReadPaths()
+	return valid, failed(QueryValidPaths, err)
+}
+
+// QueryPathInfos returns what is known there of those of paths that are valid. Below version 2.4 the infos have no NAR hash.
+func (c *Client) QueryPathInfos(paths []nix.StorePath) (infos []nix.PathInfo, err error) {
+	if err := c.ask(QueryPathInfos, func() { _ = c.WritePaths(paths) }); err != nil {
+		return nil, err
+	}
+	for {
+		p, err := c.readOptionalPath()
+		if err != nil {
+			return nil, failed(QueryPathInfos, err)
+		}
+		if p.IsZero() {
+			return infos, nil
+		}
+		if len(infos) == len(paths) {
+			return nil, failed(QueryPathInfos, errors.New("more infos come than were asked for"))
+		}
+		info, err := c.readPathInfo(p)
+		if err != nil {
+			return nil, failed(QueryPathInfos, err)
+		}
+		infos = append(infos, info)
+	}
+}
+
+// QueryClosure returns paths, which must be valid there, and all that they refer to.
+func (c *Client) QueryClosure(paths []nix.StorePath) ([]nix.StorePath, error) {
+	err := c.ask(QueryClosure, func() {
+		_ = c.W.Bool(false)
+		_ = c.WritePaths(paths)
+	})
+	if err != nil {
+		return nil, err
+	}
+	closure, err := c.ReadPaths()
+	return closure, failed(QueryClosure, err)
+}
+
+// DumpStorePath asks for the NAR of a path that is valid there. Read must read exactly that from the reader it gets.
+func (c *Client) DumpStorePath(p nix.StorePath, read func(r *wire.Reader) error) error {
+	if err := c.ask(DumpStorePath, func() { _ = c.writePath(p) }); err != nil {
+		return err
+	}
+	return failed(DumpStorePath, read(c.R))
+}
+
+// ExportPaths asks for an export stream of paths that are valid there, which read must read to its end and no further.
+func (c *Client) ExportPaths(paths []nix.StorePath, read func(r *wire.Reader) error) error {
+	err := c.ask(ExportPaths, func() {
+		_ = c.W.Uint64(0)
+		_ = c.WritePaths(paths)
+	})
+	if err != nil {
+		return err
+	}
+	return failed(ExportPaths, read(c.R))
+}
+
+// ImportPaths sends an export stream, which write must write whole.
+func (c *Client) ImportPaths(write func(w io.Writer) error) error {
+	if err := c.ask(ImportPaths, func() {}); err != nil {
+		return err
+	}
+	if err := errors.Join(write(c.W), c.W.Flush()); err != nil {
+		return failed(ImportPaths, err)
+	}
+	_, err := c.R.Uint64()
+	return failed(ImportPaths, err)
+}
+
+// window is how many paths may be on their way without an answer.
+const window = 64
+
+// adding are the paths that were sent and not answered yet.
+type adding struct {
+	sent   chan nix.StorePath // in order
+	done   chan struct{}      // closed when all answers are there, or the first one is missing
+	err    error              // readable then
+	failed nix.StorePath
+	once   sync.Once
+}
+
+// AddToStoreNar sends a path, whose NAR write must write whole. It does not wait for the answer: so one path follows the other
+// however long the way is. Finish tells whether all went well; an error of AddToStoreNar may be about an earlier path.
+func (c *Client) AddToStoreNar(info nix.PathInfo, write func(w io.Writer) error) error {
+	if !c.Version.atLeast(5) {
+		return fmt.Errorf("the other side speaks version %v of the protocol; single paths can be added since 2.5", c.Version)
+	}
+	if c.adding == nil {
+		c.adding = &adding{sent: make(chan nix.StorePath, window), done: make(chan struct{})}
+		go c.adding.read(c.R)
+	}
+	a := c.adding
+	_ = c.W.Uint64(uint64(AddToStoreNar)) // the writer keeps its first error
+	_ = c.writePath(info.Path)
+	_ = c.writePath(info.Deriver)
+	_ = c.W.String(info.NarHash.Base16())
+	_ = c.WritePaths(info.References)
+	_ = c.W.Uint64(uint64(info.RegistrationTime))
+	_ = c.W.Uint64(info.NarSize)
+	_ = c.W.Bool(info.Ultimate)
+	_ = c.writeSignatures(info.Signatures)
+	err := c.W.String(info.CA.String())
+	if err == nil {
+		err = write(c.W)
+	}
+	if err == nil {
+		err = c.W.Flush()
+	}
+	if err != nil {
+		// The other side has failed, most likely with a path before this one.
+		return errors.Join(c.Finish(), fmt.Errorf("add path '%s': %w", c.Dir.Path(info.Path), err))
+	}
+	select {
+	case a.sent <- info.Path:
+		return nil
+	case <-a.done:
+		return c.Finish()
+	}
+}
+
+// read reads the answers.
+func (a *adding) read(r *wire.Reader) {
+	defer close(a.done)
+	for p := range a.sent {
+		if _, err := r.Uint64(); err != nil {
+			a.err, a.failed = unexpected(err), p
+			return
+		}
+	}
+}
+
+// Finish returns when all paths that were sent are valid there, or the error of the first that is not.
+func (c *Client) Finish() error {
+	a := c.adding
+	if a == nil {
+		return nil
+	}
+	a.once.Do(func() { close(a.sent) })
+	<-a.done
+	if a.err != nil {
+		return fmt.Errorf("add path '%s': %w", c.Dir.Path(a.failed), a.err)
+	}
+	c.adding = nil
+	return nil
+}
