@@ -11,25 +11,32 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/narfs/narfs/daemon"
 	"github.com/narfs/narfs/daemon/owner"
+	"github.com/narfs/narfs/daemon/session"
 	"github.com/narfs/narfs/daemon/store"
 )
 
-// keeper is this process as the owner of a state directory: it has the store open, serves mounts of it, and does the
-// commands of other processes.
+// keeper is this process as the owner of a state directory: it has the store open, serves mounts of it, and does what
+// clients want.
 type keeper struct {
 	store   *store.Store
 	views   *views
-	server  *owner.Server // nil if it could not listen
-	tidying atomic.Bool   // somebody does
+	daemon  *daemon.Daemon // nil if it could not listen
+	started chan struct{}  // closed when daemon is set
+	tidying atomic.Bool    // somebody does
 
 	spareProcs sync.Once // see addProcs
 }
 
 func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper, error) {
-	k := &keeper{store: s, views: newViews(s, p.logger())}
+	k := &keeper{store: s, views: newViews(s, p.logger()), started: make(chan struct{})}
+	o := daemon.Options{
+		Handle: k.do, Load: p.loadSettings, Leaving: !u.lasts, Public: u.lasts, Listen: u.listen, Listeners: u.listeners, Logger: p.logger(),
+	}
 	var err error
-	k.server, err = owner.Listen(ctx, s.StateDir(), k.do, owner.Options{Leaving: !u.lasts, Logger: p.logger()})
+	k.daemon, err = daemon.Start(ctx, s, o)
+	close(k.started)
 	if err != nil {
 		// One command works all the same. A mount without it would lock all others out.
 		p.logger().InfoContext(ctx, "other commands cannot use this store meanwhile", "err", err)
@@ -49,31 +56,66 @@ func (k *keeper) use(ctx context.Context, fn func(ctx context.Context, s *store.
 	return err
 }
 
+// sentFrom are the variables of which the first that a client has says where it comes from.
+func sentFrom() []string { return []string{"SSH_CONNECTION", "SSH_CLIENT"} }
+
 // do does a command of another process.
 func (k *keeper) do(ctx context.Context, c *owner.Command) int {
+	<-k.started
 	env := map[string]string{}
 	for _, pair := range c.Env {
 		name, value, _ := strings.Cut(pair, "=")
 		env[name] = value
 	}
+	from := ""
+	for _, name := range sentFrom() {
+		if value := env[name]; value != "" && from == "" {
+			from = "ssh from " + printable(strings.Join(firstFields(value, 2), " port "))
+		}
+	}
+	kind := session.KindCommand
+	if slices.Contains(c.Args, "serve") {
+		kind = session.KindServe
+	}
 	p := &process{
 		args: c.Args, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, dir: c.Dir,
 		getenv: func(name string) string { return env[name] },
-		keeper: k,
+		keeper: k, access: c.Access, guest: c.Guest,
 	}
+	if c.Access.User == "" { // by the private socket
+		p.access = k.daemon.Access(c.Access.Peer)
+		p.access.Level = c.Access.Level
+	}
+	ctx, s, err := k.daemon.Sessions().Begin(ctx, kind, p.access, from, p.what())
+	if err != nil {
+		p.say("narfs: %v\n", err)
+		return exitFailed
+	}
+	defer s.End()
+	defer context.AfterFunc(ctx, c.Cancel)()
+	p.session = s
 	return p.run(ctx)
 }
 
-// leave ends the ownership when no other process has a command done here any more. Those who insist do not wait for that.
-func (k *keeper) leave(ctx context.Context, p *process) error {
+func firstFields(text string, n int) []string {
+	fields := strings.Fields(text)
+	return fields[:min(n, len(fields))]
+}
+
+// leave ends the ownership when no other process has a command done here any more. Those who insist do not wait for that; and
+// where ctx, whose end means the end of all, has ended, there is not all the time in the world.
+func (k *keeper) leave(ctx context.Context, p *process, u use) error {
 	var err error
-	if k.server != nil {
-		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if k.daemon != nil {
+		end, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		if grace := k.daemon.Settings().ShutdownTimeout; u.lasts && ctx.Err() != nil {
+			end, cancel = context.WithTimeout(context.WithoutCancel(ctx), grace)
+		}
 		defer cancel()
 		drained := make(chan struct{})
 		go func() {
 			defer close(drained)
-			err = k.server.Drain(ctx)
+			err = k.daemon.Drain(end)
 		}()
 		tell := time.NewTimer(time.Second)
 		defer tell.Stop()
@@ -95,8 +137,8 @@ func (k *keeper) leave(ctx context.Context, p *process) error {
 
 // tellRunning says what this process waits for.
 func (k *keeper) tellRunning(p *process) {
-	for _, c := range k.server.Running() {
-		p.remark("narfs: finishing what process %d began meanwhile: narfs %s\n", c.PID, strings.Join(c.Args, " "))
+	for _, s := range k.daemon.Sessions().List() {
+		p.remark("narfs: finishing what process %d began meanwhile: %s\n", s.PID, s.Doing)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -15,23 +16,33 @@ func main() {
 		debug.SetGCPercent(50) // a third less memory for a hundredth more time
 	}
 	args := os.Args[1:]
-	if isMountHelper(filepath.Base(os.Args[0]), args) {
+	switch name := filepath.Base(os.Args[0]); {
+	case isMountHelper(name, args):
 		args = append([]string{mountHelper, "--"}, args...)
+	case isNixServe(name, args):
+		args = nixServeArgs(args)
 	}
-	ctx, again, stop := interrupts()
+	signals := listenToSignals()
 	p := newProcess(args, os.Stdin, os.Stdout, os.Stderr)
-	p.again = again
-	code := p.run(ctx)
-	stop()
+	p.again, p.signals = signals.again, signals
+	code := p.run(signals.ctx)
+	signals.stop()
 	os.Exit(code)
 }
 
 // errInterrupted is the cause of the end of a context whose process was asked to end.
 var errInterrupted = errors.New("interrupted")
 
-// interrupts returns a context that ends when the process is asked to end, and a channel that is closed when it is asked
-// again. The time after that, the process just ends.
-func interrupts() (ctx context.Context, again <-chan struct{}, stop func()) {
+// signals are what the outside wants of this process.
+type signals struct {
+	ctx    context.Context //nolint:containedctx // ends when the process is asked to end
+	again  <-chan struct{} // closed when it is asked again; the time after that, it just ends
+	stop   func()
+	ch     chan<- os.Signal
+	hangup atomic.Pointer[func()] // what to do at SIGHUP, if that does not mean the end
+}
+
+func listenToSignals() *signals {
 	// A broken pipe is an error of the write like any other.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	// No terminal may stop the process that serves a mount, or another command.
@@ -40,16 +51,40 @@ func interrupts() (ctx context.Context, again <-chan struct{}, stop func()) {
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
 		ending = append(ending, syscall.SIGHUP)
 	}
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, ending...)
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, ending...)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	urgent := make(chan struct{})
+	s := &signals{ctx: ctx, again: urgent, ch: ch, stop: func() { cancel(nil) }}
+	next := func() {
+		for sig := range ch {
+			reload := s.hangup.Load()
+			if sig != syscall.SIGHUP || reload == nil {
+				return
+			}
+			(*reload)()
+		}
+	}
 	go func() {
-		defer signal.Stop(signals)
-		<-signals
+		defer signal.Stop(ch)
+		next()
 		cancel(errInterrupted)
-		<-signals
+		next()
 		close(urgent)
 	}()
-	return ctx, urgent, func() { cancel(nil) }
+	return s
+}
+
+// onHangup has a function called at SIGHUP, which does not end the process then, until the returned function is called. Where there
+// is a terminal whose end that signal tells, it goes on to mean the end.
+func (p *process) onHangup(fn func()) (undo func()) {
+	if p.signals == nil {
+		return func() {}
+	}
+	if isTerminal(p.stderr) {
+		return func() {}
+	}
+	signal.Notify(p.signals.ch, syscall.SIGHUP) // also where it was ignored, as nohup does
+	p.signals.hangup.Store(&fn)
+	return func() { p.signals.hangup.Store(nil) }
 }

@@ -3,15 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,6 +65,13 @@ func newMount(p *process) *cobra.Command {
 			})
 		},
 	}
+	o.define(p, cmd)
+	cmd.Flags().BoolVarP(&o.background, "background", "b", false, "return as soon as the store is mounted")
+	return cmd
+}
+
+// define defines the flags of all who mount.
+func (o *mountOptions) define(p *process, cmd *cobra.Command) {
 	o.hack.define(p, cmd, "rename what differs only in case")
 	cmd.Flags().Lookup("case-hack").DefValue = "off"
 	o.hack.mode = "off" // a FUSE volume shows all names, also where other volumes fold case
@@ -80,11 +83,9 @@ func newMount(p *process) *cobra.Command {
 	flags.StringArrayVarP(&o.list, "options", "o", nil, "mount `OPTIONS`, with commas between")
 	flags.BoolVar(&o.readOnly, "read-only", true, "there is no other way")
 	_ = flags.MarkHidden("read-only")
-	flags.BoolVarP(&o.background, "background", "b", false, "return as soon as the store is mounted")
 	flags.DurationVar(&o.compressAfter, "compress-after", time.Minute, "compress well what was compressed quickly, after so much `TIME` with nothing to do; 0 for never")
-	flags.BoolVar(&o.ready, "ready", false, "say when the store is mounted")
+	flags.BoolVar(&o.ready, "ready", false, "say on the standard output when it is ready")
 	_ = flags.MarkHidden("ready") // for --background
-	return cmd
 }
 
 // parseList takes -o apart.
@@ -184,26 +185,18 @@ const unmountTime = 5 * time.Second
 
 // mount mounts the store until that is unmounted or ctx ends.
 func (p *process) mount(ctx context.Context, dir string, mo fs.Options, o mountOptions) error {
-	k := p.keeper
-	m, err := k.views.mount(ctx, dir, mo)
+	m, end, err := p.beginMount(ctx, dir, mo, o)
 	if err != nil {
-		if hintFor(err) == "" {
-			err = hint(err, "narfs doctor tells what is missing for mounting")
-		}
 		return err
 	}
-	defer k.views.unmounted(m)
-	k.spareProcs.Do(addProcs)
-	if o.compressAfter > 0 {
-		defer k.tidyWhenIdle(ctx, o.compressAfter, p.logger())()
-	}
+	defer end()
 	switch {
 	case o.ready:
-		if _, err := fmt.Fprintln(p.stdout, readyWord); err != nil {
+		if err := p.sayReady(true); err != nil {
 			return errors.Join(err, m.Unmount(context.WithoutCancel(ctx)))
 		}
 	case isTerminal(p.stderr):
-		p.remark("narfs: %s is mounted on %s; Ctrl-C or narfs umount ends that\n", k.store.StateDir(), m.Dir())
+		p.remark("narfs: %s is mounted on %s; Ctrl-C or narfs umount ends that\n", p.keeper.store.StateDir(), m.Dir())
 	}
 	select {
 	case <-m.Done():
@@ -211,6 +204,23 @@ func (p *process) mount(ctx context.Context, dir string, mo fs.Options, o mountO
 	case <-ctx.Done():
 	}
 	return p.unmount(context.WithoutCancel(ctx), m)
+}
+
+// beginMount mounts the store. End is to be called when the mount is gone.
+func (p *process) beginMount(ctx context.Context, dir string, mo fs.Options, o mountOptions) (m *fs.Mount, end func(), err error) {
+	k := p.keeper
+	if m, err = k.views.mount(ctx, dir, mo); err != nil {
+		if hintFor(err) == "" {
+			err = hint(err, "narfs doctor tells what is missing for mounting")
+		}
+		return nil, nil, err
+	}
+	k.spareProcs.Do(addProcs)
+	stop := func() {}
+	if o.compressAfter > 0 {
+		stop = k.tidyWhenIdle(ctx, o.compressAfter, p.logger())
+	}
+	return m, func() { stop(); k.views.unmounted(m) }, nil
 }
 
 // unmount ends a mount of this process.
@@ -234,27 +244,9 @@ func (p *process) unmount(ctx context.Context, m *fs.Mount) error {
 	return err
 }
 
-const readyWord = "ready"
-
 // mountInBackground starts a process of its own that mounts, and returns when that has mounted or failed.
 func (p *process) mountInBackground(ctx context.Context, flags *pflag.FlagSet, o mountOptions, dir string) error {
 	state, err := p.stateDir()
-	if err != nil {
-		return err
-	}
-	self, err := executable()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(state, 0o755); err != nil {
-		return err
-	}
-	log, err := os.OpenFile(filepath.Join(state, "mount.log"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close() //nolint:errcheck // the other process writes it
-	begin, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
@@ -270,34 +262,5 @@ func (p *process) mountInBackground(ctx context.Context, flags *pflag.FlagSet, o
 			args = append(args, "--"+f.Name+"="+f.Value.String())
 		}
 	})
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, append(args, "--", dir)...)
-	cmd.Dir = "/" // it must not keep another file system from being unmounted
-	cmd.Stderr = log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	ready, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
-	defer stop()
-	word, err := io.ReadAll(io.LimitReader(ready, int64(len(readyWord))))
-	if err == nil && string(word) == readyWord {
-		return cmd.Process.Release()
-	}
-	err = cmd.Wait()
-	said, rerr := io.ReadAll(io.NewSectionReader(log, begin, 64<<10))
-	if rerr == nil {
-		p.say("%s", said)
-	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() > 0 {
-		return &exitError{exit.ExitCode()}
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("mount %s: the process in the background ended: %w", dir, err)
+	return p.startBackground(ctx, state, "mount.log", append(args, "--", dir))
 }

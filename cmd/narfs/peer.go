@@ -70,11 +70,11 @@ func (r *remotePeer) run(ctx context.Context, stdin io.Reader, stdout io.Writer,
 		return 0, err
 	}
 	defer endIn()
-	out, endOut, err := drain(stdout)
+	out, endOut, err := owner.Drain(stdout)
 	if err != nil {
 		return 0, err
 	}
-	messages, endMessages, err := drain(r.p.stderr)
+	messages, endMessages, err := owner.Drain(r.p.stderr)
 	if err != nil {
 		_ = endOut()
 		return 0, err
@@ -102,21 +102,6 @@ func feed(r io.Reader) (f *os.File, end func(), err error) {
 		_ = w.Close()
 	}()
 	return f, func() { _ = f.Close(); <-done }, nil
-}
-
-// drain returns a file from which all goes to w. End closes it, waits for the copying, and returns its error.
-func drain(w io.Writer) (f *os.File, end func() error, err error) {
-	r, f, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	done := make(chan error, 1)
-	go func() {
-		_, err := io.Copy(w, r)
-		_ = r.Close() // so that the owner does not write in vain
-		done <- err
-	}()
-	return f, func() error { _ = f.Close(); return <-done }, nil
 }
 
 // do is run for a command that must succeed.

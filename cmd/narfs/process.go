@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/session"
 )
 
 // process is what one command line has to do with: its standard files, its place in the file system and its environment,
@@ -19,8 +22,17 @@ type process struct {
 	dir            string // where relative paths begin
 	getenv         func(string) string
 	again          <-chan struct{} // closed when the user insists on the end; nil never is
+	signals        *signals        // of this process; nil for one that has handed its command line over
 
 	keeper *keeper // the open store; nil until a command needs it
+
+	// Of a command line that was handed over.
+	session *session.Session
+	access  acl.Access
+	guest   bool // the client's files are not this process's to touch: see abs
+
+	// Of the commands that read settings.
+	options []string // NAME=VALUE
 
 	// Flags of all commands.
 	state, storeDir              string
@@ -38,8 +50,11 @@ func newProcess(args []string, stdin io.Reader, stdout, stderr io.Writer) *proce
 	return p
 }
 
-// abs returns the path that a relative one means to the user.
+// abs returns the path that a relative one means to the user: to a guest none, so that no file is found by any name.
 func (p *process) abs(path string) string {
+	if p.guest {
+		return ""
+	}
 	if path == "" || filepath.IsAbs(path) {
 		return path
 	}

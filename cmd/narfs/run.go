@@ -117,6 +117,12 @@ func newRoot(p *process) *cobra.Command {
 	})
 	root.SetVersionTemplate("{{.DisplayName}} {{.Version}}\n")
 	root.AddCommand(newMountHelper(p))
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if p.guest {
+			return p.mayGuest(cmd)
+		}
+		return nil
+	}
 	return root
 }
 
@@ -134,6 +140,7 @@ func groups() []group {
 		{"store", "The store:", list{newAdd, newImport, newExport, newCopy, newDelete}},
 		{"look", "Looking around:", list{newLs, newTree, newCat, newInfo, newDu, newStats}},
 		{"mount", "Mounting:", list{newMount, newUmount}},
+		{"daemon", "Serving others:", list{newDaemon, newServe, newSessions, newLocks, newWhoami, newConfig}},
 		{"care", "Taking care:", list{newVerify, newRepair, newCompact, newDoctor}},
 		{groupPlumbing, "Plumbing:", list{newDump, newRestore, newHash, newVersion, newMan}},
 	}
@@ -158,9 +165,11 @@ func markUsageErrors(root *cobra.Command) {
 		switch {
 		case cmd.HasSubCommands():
 			check = unknownCommand
-			// Cobra looks at the arguments of a command only if it can be run.
-			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-			cmd.DisableFlagsInUseLine = true
+			if cmd.RunE == nil {
+				// Cobra looks at the arguments of a command only if it can be run.
+				cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+				cmd.DisableFlagsInUseLine = true
+			}
 		case cmd.Name() == "help":
 			check = knownCommand
 		case check == nil:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,28 +23,40 @@ const (
 	envStoreDir = "NIX_STORE_DIR"
 )
 
-const defaultStateText = "/var/lib/narfs for root, or narfs in $XDG_STATE_HOME or ~/.local/state"
+// systemState is the state directory of root's store.
+const systemState = "/var/lib/narfs"
+
+const defaultStateText = systemState + " for root and those who have no store of their own, or narfs in $XDG_STATE_HOME or ~/.local/state"
 
 // sentEnv returns the names of the variables that a command which is done by another process needs.
 func sentEnv() []string {
-	return []string{envState, envStoreDir, "HOME", "XDG_STATE_HOME", "TERM", "COLUMNS", "LS_COLORS", "NO_COLOR"}
+	return append(sentFrom(), envState, envStoreDir, "HOME", "XDG_STATE_HOME", "TERM", "COLUMNS", "LS_COLORS", "NO_COLOR")
 }
 
 // stateDir returns the absolute name of the state directory.
 func (p *process) stateDir() (string, error) {
+	if p.guest {
+		return p.keeper.store.StateDir(), nil // it is what the guest has come for
+	}
 	for _, dir := range []string{p.state, p.getenv(envState)} {
 		if dir != "" {
 			return p.abs(dir), nil
 		}
 	}
 	if os.Geteuid() == 0 {
-		return "/var/lib/narfs", nil
+		return systemState, nil
 	}
+	own := ""
 	if dir := p.getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) { // as its specification wants
-		return filepath.Join(dir, "narfs"), nil
+		own = filepath.Join(dir, "narfs")
+	} else if home := p.getenv("HOME"); filepath.IsAbs(home) {
+		own = filepath.Join(home, ".local", "state", "narfs")
 	}
-	if home := p.getenv("HOME"); filepath.IsAbs(home) {
-		return filepath.Join(home, ".local", "state", "narfs"), nil
+	switch {
+	case own != "" && (storeExists(own) || !exists(filepath.Join(systemState, owner.PublicSocket))):
+		return own, nil
+	case exists(filepath.Join(systemState, owner.PublicSocket)):
+		return systemState, nil // that of the machine, whose daemon is there for all
 	}
 	return "", hint(errors.New("no state directory: $HOME is not set"), "name one with --state DIR or $"+envState)
 }
@@ -53,6 +66,10 @@ type use struct {
 	creates  bool // there need be no store yet
 	lasts    bool // goes on until somebody ends it
 	rebuilds bool // the index, first
+
+	// Further sockets of an owner that lasts: see daemon.Options.
+	listen    []string
+	listeners []*net.UnixListener
 }
 
 // withStore calls fn with the store, which is open as long as fn runs. If another process has it open, that one does the
@@ -79,12 +96,12 @@ func (p *process) withStore(ctx context.Context, u use, fn func(ctx context.Cont
 	}
 	k := p.keeper
 	defer func() { p.keeper = nil }()
-	if u.lasts && k.server != nil {
+	if u.lasts {
 		// Who tells a mount to end means all that it does.
-		defer context.AfterFunc(ctx, k.server.Stop)()
+		defer context.AfterFunc(ctx, func() { _ = k.daemon.Refuse() })()
 	}
 	err = k.use(ctx, fn)
-	return errors.Join(err, k.leave(ctx, p))
+	return errors.Join(err, k.leave(ctx, p, u))
 }
 
 func storeExists(dir string) bool {

@@ -122,8 +122,8 @@ func (a activity) busy(before activity) bool {
 
 func (k *keeper) activity() activity {
 	var a activity
-	if k.server != nil {
-		for _, c := range k.server.Running() {
+	if k.daemon != nil {
+		for _, c := range k.daemon.Running() {
 			if !c.Lasts {
 				a.commands++
 			}

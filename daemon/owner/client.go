@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,11 +14,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/internal/wire"
 )
 
-// Socket is the name of the owner's socket in a state directory.
-const Socket = "owner.sock"
+// The names of the sockets in a state directory: the owner's own, and the door for all.
+const (
+	Socket       = "owner.sock"
+	PublicSocket = "daemon.sock"
+)
 
 // Request is a command line to be handed over.
 type Request struct {
@@ -58,19 +63,39 @@ func (e *ForeignError) Error() string {
 }
 
 // Do hands a request to the owner of a state directory and returns the exit code. When ctx ends, the owner ends the command
-// and Do returns its exit code all the same. Errors are ErrAbsent, ErrVanished, *DeclinedError, *ForeignError,
-// io/fs.ErrPermission and those of writing.
+// and Do returns its exit code all the same. An owner of another user is asked at its door, if it has one. Errors are ErrAbsent,
+// ErrVanished, *DeclinedError, *ForeignError, io/fs.ErrPermission and those of writing.
 func Do(ctx context.Context, dir string, req Request) (code int, err error) {
-	conn, err := dial(ctx, dir)
+	code, err = do(ctx, filepath.Join(dir, Socket), req, false)
+	if _, foreign := errors.AsType[*ForeignError](err); !foreign && !errors.Is(err, iofs.ErrPermission) {
+		return code, err
+	}
+	code, doorErr := do(ctx, filepath.Join(dir, PublicSocket), req, true)
+	if errors.Is(doorErr, ErrAbsent) {
+		return 0, err
+	}
+	return code, doorErr
+}
+
+func do(ctx context.Context, socket string, req Request, guest bool) (code int, err error) {
+	conn, err := dial(ctx, socket)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close() //nolint:errcheck // nothing to lose
-	who, err := peerOf(conn)
+	who, err := acl.PeerOf(conn)
 	if err != nil {
 		return 0, fmt.Errorf("owner's credentials: %w", err)
 	}
-	if who.UID != 0 && who.UID != uint32(os.Geteuid()) {
+	trusted := who.UID == 0 || who.UID == uint32(os.Geteuid())
+	switch {
+	case guest:
+		var end func() error
+		if req, end, err = relayed(req, !trusted); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	case !trusted:
 		return 0, &ForeignError{PID: who.PID, UID: who.UID}
 	}
 	if err := send(conn, req); err != nil {
@@ -89,8 +114,8 @@ func Do(ctx context.Context, dir string, req Request) (code int, err error) {
 	return int(answer & 0xff), nil
 }
 
-func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
-	name, done, err := address(filepath.Join(dir, Socket))
+func dial(ctx context.Context, socket string) (*net.UnixConn, error) {
+	name, done, err := address(socket)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ErrAbsent
 	}
@@ -104,12 +129,12 @@ func dial(ctx context.Context, dir string) (*net.UnixConn, error) {
 		return nil, ErrAbsent
 	}
 	if err != nil {
-		return nil, fmt.Errorf("owner of %s: %w", dir, err)
+		return nil, fmt.Errorf("owner of %s: %w", filepath.Dir(socket), err)
 	}
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
 		_ = conn.Close()
-		return nil, fmt.Errorf("owner of %s: not a unix socket", dir)
+		return nil, fmt.Errorf("owner of %s: not a unix socket", filepath.Dir(socket))
 	}
 	return uc, nil
 }

@@ -2,7 +2,6 @@ package owner
 
 import (
 	"fmt"
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -19,34 +18,6 @@ func address(path string) (name string, done func(), err error) {
 		return "", nil, fmt.Errorf("%s: the name is too long for a socket; choose a shorter state directory", path)
 	}
 	return path, func() {}, nil
-}
-
-// peer is who is at the other end of a connection.
-type peer struct {
-	PID int // 0 if unknown
-	UID uint32
-}
-
-func peerOf(conn *net.UnixConn) (p peer, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return p, err
-	}
-	var cred *unix.Xucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) {
-		if cred, credErr = unix.GetsockoptXucred(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERCRED); credErr == nil {
-			p.PID, _ = unix.GetsockoptInt(int(fd), unix.SOL_LOCAL, unix.LOCAL_PEERPID)
-		}
-	})
-	if err == nil {
-		err = credErr
-	}
-	if err != nil {
-		return p, os.NewSyscallError("getsockopt", err)
-	}
-	p.UID = cred.Uid
-	return p, nil
 }
 
 // reopen cannot: /dev/fd gives the same description again.

@@ -2,7 +2,6 @@ package owner
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,29 +26,6 @@ func address(path string) (name string, done func(), err error) {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", fd, filepath.Base(path)), func() { _ = unix.Close(fd) }, nil
 }
 
-// peer is who is at the other end of a connection.
-type peer struct {
-	PID int // 0 if unknown
-	UID uint32
-}
-
-func peerOf(conn *net.UnixConn) (p peer, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return p, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err == nil {
-		err = credErr
-	}
-	if err != nil {
-		return p, os.NewSyscallError("getsockopt", err)
-	}
-	return peer{PID: int(cred.Pid), UID: cred.Uid}, nil
-}
-
 // reopen opens a pipe once more, for ourselves: flags are those of the description, which others share.
 func reopen(f *os.File, fd int, reads bool) (*os.File, error) {
 	info, err := f.Stat()
@@ -62,6 +38,10 @@ func reopen(f *os.File, fd int, reads bool) (*os.File, error) {
 	flags := os.O_WRONLY
 	if reads {
 		flags = os.O_RDONLY
+	}
+	// A descriptor does not let its sender do more than he may himself.
+	if mode, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || mode&unix.O_ACCMODE != flags && mode&unix.O_ACCMODE != os.O_RDWR {
+		return nil, unix.EBADF
 	}
 	return os.OpenFile("/proc/self/fd/"+strconv.Itoa(fd), flags|unix.O_NONBLOCK, 0)
 }

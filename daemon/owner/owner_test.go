@@ -127,7 +127,7 @@ func TestDo(t *testing.T) {
 			if got, want := contents(t, out), "read \"hello\", <nil>\nbye\n"; got != want {
 				t.Errorf("the command wrote %q; want %q", got, want)
 			}
-			if diff := cmp.Diff([]any{req.Args, req.Dir, req.Env, os.Getpid()}, []any{got.Args, got.Dir, got.Env, got.PID}); diff != "" {
+			if diff := cmp.Diff([]any{req.Args, req.Dir, req.Env, os.Getpid()}, []any{got.Args, got.Dir, got.Env, got.Access.Peer.PID}); diff != "" {
 				t.Errorf("the handler got (-sent +got):\n%s", diff)
 			}
 		})

@@ -75,6 +75,20 @@ func kindOf(f *os.File, fd int) kind {
 	return direct
 }
 
+// harmless reports whether nothing that is done with a descriptor can take for ever without poll telling so, and nothing
+// lies behind it that only the owner may touch: pipes, sockets and terminals.
+func harmless(fd int) bool {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return false
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return true
+	}
+	return isTerminal(fd)
+}
+
 // Fd returns the descriptor, for asking a terminal about itself. It must not be read from or written to.
 func (s *Stream) Fd() uintptr { return uintptr(s.fd) }
 

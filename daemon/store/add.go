@@ -151,7 +151,7 @@ func (s *Store) added(ctx context.Context, st *cas.Staged, digest nix.Hash, opts
 	old, err := s.PathInfo(info.Path)
 	switch {
 	case errors.Is(err, ErrNotValid):
-		err = s.register(ctx, []*registration{{info: info, staged: st}})
+		err = s.register(ctx, []*registration{{info: info, staged: st}}, false)
 	case err == nil && opts.Repair && old.NarHash == info.NarHash:
 		info, err = old, s.putAgain(ctx, st)
 	case err == nil:

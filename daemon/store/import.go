@@ -29,6 +29,8 @@ type ImportOptions struct {
 	Compression cas.Compression
 	// Pins, if not nil, get what is imported and what it refers to, before it becomes valid.
 	Pins *Pins
+	// Lazy says that the path need not be durable when Import returns: see Flush.
+	Lazy bool
 	// LockTimeout is how long to wait for somebody else who imports the same path; 0 means for ever.
 	LockTimeout time.Duration
 }
@@ -76,8 +78,12 @@ func (s *Store) Import(ctx context.Context, info nix.PathInfo, r io.Reader, opts
 		return s.importError(info.Path, err)
 	}
 	defer reg.staged.Discard()
-	return s.importError(info.Path, s.register(ctx, []*registration{reg}))
+	return s.importError(info.Path, s.register(ctx, []*registration{reg}, opts.Lazy))
 }
+
+// Flush returns when all paths that lazy imports made valid are durable, as they are by themselves within a second, or when a later
+// import that is not lazy has ended. They survive the end of the process in any case.
+func (s *Store) Flush(ctx context.Context) error { return s.content.Flush(ctx) }
 
 // pin pins what is about to be imported.
 func (o ImportOptions) pin(info nix.PathInfo) {
@@ -206,13 +212,13 @@ func (s *Store) checkClaims(info *nix.PathInfo, opts ImportOptions) error {
 // register makes paths valid, all or none: their references must be valid, or among
 // those before them. The locks of the paths are held,
 // and none is valid.
-func (s *Store) register(ctx context.Context, regs []*registration) error {
+func (s *Store) register(ctx context.Context, regs []*registration, lazy bool) error {
 	s.removal.RLock()
 	defer s.removal.RUnlock()
 	if err := s.checkReferences(regs); err != nil {
 		return err
 	}
-	var b cas.Batch
+	b := cas.Batch{Lazy: lazy}
 	first, release, err := s.slots.take(&b, len(regs))
 	if err != nil {
 		return err

@@ -119,4 +119,3 @@ func TestImportWaits(t *testing.T) {
 		t.Errorf("locks are left: %v", locks)
 	}
 }
-

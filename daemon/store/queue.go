@@ -145,7 +145,7 @@ const maxGroup = 256
 
 // registerInOrder makes paths valid up to the first that cannot be, and says how many that are.
 func (s *Store) registerInOrder(ctx context.Context, regs []*registration) (int, error) {
-	err := s.register(ctx, regs)
+	err := s.register(ctx, regs, false)
 	if err == nil {
 		return len(regs), nil
 	}
@@ -153,7 +153,7 @@ func (s *Store) registerInOrder(ctx context.Context, regs []*registration) (int,
 		return 0, s.importError(regs[0].info.Path, err)
 	}
 	for i, reg := range regs {
-		if err := s.register(ctx, regs[i:i+1]); err != nil {
+		if err := s.register(ctx, regs[i:i+1], false); err != nil {
 			return i, s.importError(reg.info.Path, err)
 		}
 	}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/narfs/narfs/daemon/acl"
+)
+
+// guestRule says who may have the owner do a command that is not his own user, and with which flags beside those of all
+// commands. No flag here names a file, and neither does an operand of these commands that abs has not refused: the owner can
+// read what the guest cannot.
+type guestRule struct {
+	need  acl.Permission
+	flags []string
+}
+
+// guestCommands are the commands for other users than the owner's.
+func guestCommands() map[string]guestRule {
+	return map[string]guestRule{
+		"cat":                           {acl.Query, nil},
+		"du":                            {acl.Query, []string{"all", "bytes", "json", "recursive", "summarize", "total"}},
+		"dump":                          {acl.Query, nil},
+		"export":                        {acl.Query, []string{"recursive"}},
+		"import":                        {acl.Add, []string{"compression"}},
+		"info":                          {acl.Query, []string{"closure-size", "json", "json-format", "recursive", "size"}},
+		"locks":                         {acl.Query, []string{"json"}},
+		"ls":                            {acl.Query, []string{"all", "classify", "color", "human-readable", "json", "long", "one", "recursive", "sort"}},
+		"serve":                         {acl.Query, []string{"write", "serve"}},
+		"sessions":                      {acl.Query, []string{"json"}},
+		"sessions kill":                 {acl.Query, nil},
+		"stats":                         {acl.Query, []string{"bytes", "json"}},
+		"tree":                          {acl.Query, []string{"color", "json", "level", "size"}},
+		"verify":                        {acl.Query, []string{"contents", "json"}},
+		"version":                       {acl.Query, []string{"json"}},
+		"whoami":                        {acl.Query, []string{"json"}},
+		cobra.ShellCompRequestCmd:       {acl.Query, nil},
+		cobra.ShellCompNoDescRequestCmd: {acl.Query, nil},
+	}
+}
+
+// mayGuest decides whether a guest may have a command done here.
+func (p *process) mayGuest(cmd *cobra.Command) error {
+	_, name, _ := strings.Cut(cmd.CommandPath(), " ")
+	rule, ok := guestCommands()[name]
+	if !ok {
+		return hint(fmt.Errorf("narfs %s is not done for other users", name), "run it as the user whose store it is")
+	}
+	if err := p.access.May(rule.need); err != nil {
+		return err
+	}
+	var wrong error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if cmd.Root().PersistentFlags().Lookup(f.Name) == nil && !slices.Contains(rule.flags, f.Name) {
+			wrong = fmt.Errorf("narfs %s --%s is not done for other users", name, f.Name)
+		}
+	})
+	return wrong
+}

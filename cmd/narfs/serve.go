@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/narfs/narfs/daemon/owner"
+	"github.com/narfs/narfs/daemon/session"
+)
+
+func newServe(p *process) *cobra.Command {
+	var write bool
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve Nix clients that come by ssh",
+		Long: "Speak Nix's serve protocol on the standard input and output, as nix-store --serve does, which is what " +
+			"nix-copy-closure and the ssh:// stores of nix start on the other machine. With --write, clients may add paths, as far " +
+			"as the store's owner lets their user do so.\n\n" +
+			"The owner of the store does the work; where there is none one is started, which leaves some seconds after its last " +
+			"client.\n\n" +
+			"Called by the name nix-store with --serve, narfs does the same: so a link to it in the PATH of non-interactive shells, " +
+			"or a line in ~/.ssh/authorized_keys, makes a host that unchanged clients can copy to:\n\n" +
+			"  command=\"narfs serve --write\",restrict ssh-ed25519 AAAA… alice@laptop",
+		Example: "  nix-copy-closure --to host ./result\n  nix copy --to ssh://host?remote-program=/usr/local/bin/nix-store ./result",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if p.keeper == nil {
+				return p.serveElsewhere(cmd.Context(), write)
+			}
+			in, isIn := p.stdin.(*owner.Stream)
+			out, isOut := p.stdout.(*owner.Stream)
+			if !isIn || !isOut || p.session == nil {
+				return errors.New("serve is for clients from outside")
+			}
+			err := p.keeper.daemon.Serve(cmd.Context(), p.session, in, wide(out), session.ServeOptions{Write: write})
+			return p.sayToNix(err)
+		},
+	}
+	cmd.Flags().BoolVar(&write, "write", false, "let clients add paths")
+	return cmd
+}
+
+// sayToNix says what was wrong as Nix does.
+func (p *process) sayToNix(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, session.ErrHangup) || isHangup(err):
+	default:
+		p.say("error: %v\n", err)
+	}
+	return &exitError{exitFailed}
+}
+
+// startTime is how long an owner may take until it can be talked to.
+const startTime = 60 * time.Second
+
+// serveElsewhere has the owner of the store serve, and starts one if there is none.
+func (p *process) serveElsewhere(ctx context.Context, write bool) error {
+	dir, err := p.stateDir()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("no owner of %s answers", dir))
+	defer cancel()
+	for pause := time.Duration(0); ; pause = min(2*pause+2*time.Millisecond, 250*time.Millisecond) {
+		code, err := p.handOver(context.WithoutCancel(ctx), dir, use{}) // it ends when our descriptors do
+		var declined *owner.DeclinedError
+		switch {
+		case err == nil && code == exitDone:
+			return nil
+		case err == nil:
+			return &exitError{code}
+		case errors.Is(err, owner.ErrAbsent):
+			if !write && !storeExists(dir) {
+				return hint(fmt.Errorf("no store in %s", dir), "narfs add PATH makes one; $"+envState+" names another place")
+			}
+			if err := p.startOwner(ctx, dir); err != nil {
+				return err
+			}
+		case errors.As(err, &declined):
+		default:
+			return err
+		}
+		if err := wait(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// serveIdle is how long an owner that was started for a client stays after its last one.
+const serveIdle = 5 * time.Second
+
+// startOwner starts an owner that leaves after its last client, and returns when it can be talked to, or when
+// somebody else has become the owner meanwhile.
+func (p *process) startOwner(ctx context.Context, dir string) error {
+	args := []string{"daemon", "--ready", "--state=" + dir, "--idle=" + serveIdle.String()}
+	if p.storeDir != "" {
+		args = append(args, "--store-dir="+p.storeDir)
+	}
+	return p.startBackground(ctx, dir, "daemon.log", args)
+}
+
+// isNixServe recognises how Nix clients start the other side: nix-store --serve.
+func isNixServe(name string, args []string) bool {
+	return name == "nix-store" && slices.Contains(args, "--serve")
+}
+
+// nixServeArgs turns the command line of nix-store --serve into one of narfs. What follows --store, which Nix clients send for
+// the store parameter remote-store, names a state directory if it is a path.
+func nixServeArgs(args []string) []string {
+	out := []string{"serve"}
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--serve":
+		case arg == "--store" && i+1 < len(args):
+			i++
+			if strings.HasPrefix(args[i], "/") {
+				out = append(out, "--state="+args[i])
+			}
+		default:
+			out = append(out, arg)
+		}
+	}
+	return out
+}

@@ -1,0 +1,183 @@
+package daemon
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/owner"
+	"github.com/narfs/narfs/daemon/serveproto"
+	"github.com/narfs/narfs/daemon/session"
+	"github.com/narfs/narfs/daemon/store"
+)
+
+// Options of a Daemon.
+type Options struct {
+	// Handle does the command lines that clients hand over; it must not be nil.
+	Handle owner.Handler
+	// Load reads the settings, at the start and for Reload. Nil means the defaults.
+	Load func() (*acl.Settings, error)
+	// Public lets other users in, and clients of Nix's protocols, by daemon.sock in the state directory, Listen and Listeners.
+	Public bool
+	// Listen are further sockets to make, and Listeners such that are there already. Closing does not remove the latter.
+	Listen    []string
+	Listeners []*net.UnixListener
+	// Leaving is as in owner.Options.
+	Leaving bool
+	// Logger hears what goes wrong; nil discards.
+	Logger *slog.Logger
+}
+
+// Daemon serves the clients of an open store. Its methods may be called concurrently.
+type Daemon struct {
+	opts     Options
+	settings atomic.Pointer[acl.Settings]
+	sessions *session.Manager
+	server   *owner.Server
+}
+
+// Start begins to serve. It ends by Drain or Shut, not with ctx.
+func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Load == nil {
+		o.Load = func() (*acl.Settings, error) { return acl.Default(), nil }
+	}
+	d = &Daemon{opts: o}
+	if err := d.Reload(); err != nil {
+		return nil, err
+	}
+	settings := d.settings.Load()
+	d.sessions = session.NewManager(s, session.Options{Settings: d.settings.Load, Memory: settings.MemoryBudget, Logger: o.Logger})
+	d.server, err = owner.Listen(ctx, s.StateDir(), o.Handle, owner.Options{Leaving: o.Leaving, Logger: o.Logger, Other: d.other})
+	if err != nil {
+		return nil, err
+	}
+	if o.Public {
+		if err := d.openDoors(ctx, s.StateDir()); err != nil {
+			ended, cancel := context.WithCancel(ctx)
+			cancel()
+			return nil, errors.Join(err, d.server.Shut(ended))
+		}
+	}
+	return d, nil
+}
+
+func (d *Daemon) openDoors(ctx context.Context, stateDir string) error {
+	for _, path := range append([]string{filepath.Join(stateDir, owner.PublicSocket)}, d.opts.Listen...) {
+		ln, err := owner.ListenUnix(ctx, path, 0o666)
+		if err != nil {
+			return fmt.Errorf("listen on %s: %w", path, err)
+		}
+		d.server.Open(owner.Door{Listener: ln, Path: path, Admit: d.admit})
+	}
+	for _, ln := range d.opts.Listeners {
+		d.server.Open(owner.Door{Listener: ln, Admit: d.admit})
+	}
+	return nil
+}
+
+// RefusedError says that a user may not use the daemon.
+type RefusedError struct{ Access acl.Access }
+
+// Error implements error.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("user '%s' is not allowed to connect: %s", e.Access.User, e.Access.Why)
+}
+
+func (d *Daemon) admit(p acl.Peer) (acl.Access, error) {
+	who := d.Access(p)
+	if who.Level == acl.Refused {
+		return who, &RefusedError{who}
+	}
+	return who, nil
+}
+
+// Access says what a peer may do, by the settings in force.
+func (d *Daemon) Access(p acl.Peer) acl.Access { return d.settings.Load().Access(p) }
+
+// Settings returns the settings in force, which must not be changed.
+func (d *Daemon) Settings() *acl.Settings { return d.settings.Load() }
+
+// Sessions returns the sessions.
+func (d *Daemon) Sessions() *session.Manager { return d.sessions }
+
+// Reload reads the settings again. Sessions that have begun keep those of their beginning, and after an error all keep
+// what was in force.
+func (d *Daemon) Reload() error {
+	settings, err := d.opts.Load()
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	d.settings.Store(settings)
+	return nil
+}
+
+// Serve speaks the serve protocol for a command line that was handed over, on its descriptors. The error is for the
+// client's error output.
+func (d *Daemon) Serve(ctx context.Context, s *session.Session, in, out *owner.Stream, o session.ServeOptions) error {
+	return d.watched(ctx, out.Fd(), func(ctx context.Context) error { return d.sessions.Serve(ctx, s, in, out, o) })
+}
+
+// watched calls fn with a context that ends when nobody is left at the other end of a descriptor.
+func (d *Daemon) watched(ctx context.Context, fd uintptr, fn func(ctx context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if err := session.WatchHangup(ctx, fd, func() { cancel(session.ErrHangup) }); err != nil {
+			d.opts.Logger.WarnContext(ctx, "a client's end will be noticed late", "err", err)
+		}
+	}()
+	err := fn(ctx)
+	cancel(nil)
+	<-watched
+	return err
+}
+
+// other serves who does not come with a command line.
+func (d *Daemon) other(ctx context.Context, conn *net.UnixConn, first [8]byte, who acl.Access) error {
+	if magic := binary.LittleEndian.Uint64(first[:]); magic != serveproto.ClientMagic {
+		return fmt.Errorf("it neither speaks the serve protocol nor hands over a command line: its first number is %#x", magic)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ctx, s, err := d.sessions.Begin(ctx, session.KindServe, who, "", "")
+	if err != nil {
+		return err
+	}
+	defer s.End()
+	var serveErr error
+	err = raw.Control(func(fd uintptr) {
+		serveErr = d.watched(ctx, fd, func(ctx context.Context) error {
+			defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+			return d.sessions.Serve(ctx, s, conn, conn, session.ServeOptions{Write: true})
+		})
+	})
+	return errors.Join(err, serveErr)
+}
+
+// Idle returns since when there has been nobody to serve; ok is false while there is somebody.
+func (d *Daemon) Idle() (since time.Time, ok bool) { return d.server.Idle() }
+
+// Running returns what is being done for clients, the oldest first.
+func (d *Daemon) Running() []owner.Command { return d.server.Running() }
+
+// Refuse takes nobody in any more. Drain or Shut must follow.
+func (d *Daemon) Refuse() error { return d.server.Refuse() }
+
+// Drain goes on until nobody is being served, and ends. When ctx ends, it ends all sessions.
+func (d *Daemon) Drain(ctx context.Context) error { return d.server.Drain(ctx) }
+
+// Shut takes nobody in any more, gives those who are there until the end of ctx, ends their sessions, and returns.
+func (d *Daemon) Shut(ctx context.Context) error { return d.server.Shut(ctx) }

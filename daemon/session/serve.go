@@ -1,0 +1,373 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/serveproto"
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/internal/nix"
+)
+
+// ServeOptions of one client of the serve protocol.
+type ServeOptions struct {
+	// Write allows what changes the store, as nix-store --serve --write does.
+	Write bool
+}
+
+// serveOp is a row of the serve protocol's table.
+type serveOp struct {
+	command serveproto.Command
+	since   serveproto.Version // below it the command is unknown
+	// write says that the command needs --write; refusal is what Nix says without.
+	write   bool
+	refusal string
+	need    acl.Permission
+	do      func(s *server, ctx context.Context) error
+}
+
+func serveOps() []serveOp {
+	const noImport, noBuild = "importing paths is not allowed", "building paths is not allowed"
+	v20, v25 := serveproto.Version{Major: 2}, serveproto.Version{Major: 2, Minor: 5}
+	return []serveOp{
+		{command: serveproto.QueryValidPaths, since: v20, need: acl.Query, do: (*server).queryValidPaths},
+		{command: serveproto.QueryPathInfos, since: v20, need: acl.Query, do: (*server).queryPathInfos},
+		{command: serveproto.DumpStorePath, since: v20, need: acl.Query, do: (*server).dumpStorePath},
+		{command: serveproto.ImportPaths, since: v20, write: true, refusal: noImport, need: acl.Add, do: (*server).importPaths},
+		{command: serveproto.ExportPaths, since: v20, need: acl.Query, do: (*server).exportPaths},
+		{command: serveproto.BuildPaths, since: v20, write: true, refusal: noBuild, need: acl.Build, do: (*server).buildPaths},
+		{command: serveproto.QueryClosure, since: v20, need: acl.Query, do: (*server).queryClosure},
+		{command: serveproto.BuildDerivation, since: v20, write: true, refusal: noBuild, need: acl.Build, do: (*server).buildDerivation},
+		{command: serveproto.AddToStoreNar, since: v25, write: true, refusal: noImport, need: acl.Add, do: (*server).addToStoreNar},
+	}
+}
+
+// server serves one client of the serve protocol.
+type server struct {
+	*serveproto.Conn
+	session *Session
+	store   *store.Store
+	opts    ServeOptions
+	request int64 // bytes of the budget that the present request has
+	// expected are the paths that the client asked about and does not find here: it is about to send them. Until the last of them
+	// comes its copy is not complete, so that the others need not be durable when they are acknowledged.
+	expected map[nix.StorePath]struct{}
+}
+
+// maxExpected bounds expected. Who asks for more has each path made durable.
+const maxExpected = 1 << 16
+
+// Serve speaks the serve protocol with a session's client until that has no more to ask. The error is for the client's error
+// output: see the package comment. When ctx ends, reading and writing must end, which is the caller's to see to.
+func (m *Manager) Serve(ctx context.Context, s *Session, r io.Reader, w io.Writer, o ServeOptions) error {
+	err := m.serve(ctx, s, r, w, o)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+func (m *Manager) serve(ctx context.Context, s *Session, r io.Reader, w io.Writer, o ServeOptions) error {
+	conn, err := serveproto.Accept(s.Read(r), s.Write(w), m.store.Dir())
+	if err != nil {
+		return err
+	}
+	v := &server{Conn: conn, session: s, store: m.store, opts: o}
+	conn.Budget = v.take
+	ops := serveOps()
+	for {
+		v.release()
+		s.setDoing("waiting for a command")
+		command, err := conn.Command()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(ops, func(op serveOp) bool { return op.command == command && !conn.Version.Less(op.since) })
+		if i < 0 {
+			return fmt.Errorf("unknown serve command %d", uint64(command))
+		}
+		op := ops[i]
+		if op.write && !o.Write {
+			return errors.New(op.refusal)
+		}
+		if err := s.access.May(op.need); err != nil {
+			return err
+		}
+		s.setDoing(command.String())
+		if err := op.do(v, ctx); err != nil {
+			return err
+		}
+		if err := conn.W.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// take takes memory for the present request.
+func (v *server) take(n int64) error {
+	if err := v.session.m.budget.take(n); err != nil {
+		return err
+	}
+	v.request += n
+	return nil
+}
+
+func (v *server) release() {
+	v.session.m.budget.give(v.request)
+	v.request = 0
+}
+
+// pinCost is about what a pinned path takes, with its name.
+const pinCost = 384
+
+// hold pins those of paths that are valid and returns them.
+func (s *Session) hold(paths []nix.StorePath) ([]nix.StorePath, error) {
+	if err := s.takePins(len(paths)); err != nil {
+		return nil, err
+	}
+	before := s.pins.Len()
+	valid, err := s.pins.AddValid(paths)
+	s.givePins(len(paths) - (s.pins.Len() - before))
+	return valid, err
+}
+
+func (s *Session) takePins(n int) error {
+	if err := s.m.budget.take(int64(n) * pinCost); err != nil {
+		return err
+	}
+	s.pinned.Add(int64(n) * pinCost)
+	return nil
+}
+
+func (s *Session) givePins(n int) {
+	s.pinned.Add(-int64(n) * pinCost)
+	s.m.budget.give(int64(n) * pinCost)
+}
+
+// holdAlso pins paths whether or not they are valid.
+func (s *Session) holdAlso(paths ...nix.StorePath) error {
+	if err := s.takePins(len(paths)); err != nil {
+		return err
+	}
+	before := s.pins.Len()
+	s.pins.Add(paths...)
+	s.givePins(len(paths) - (s.pins.Len() - before))
+	return nil
+}
+
+func (v *server) queryValidPaths(ctx context.Context) error {
+	req, err := v.ReadQueryValidPaths()
+	if err != nil {
+		return err
+	}
+	if req.Lock && v.opts.Write {
+		// Also those that are not valid yet, as Nix has it.
+		if err := v.session.holdAlso(req.Paths...); err != nil {
+			return err
+		}
+	}
+	valid, err := v.session.hold(req.Paths)
+	if err != nil {
+		return err
+	}
+	if v.opts.Write {
+		v.expect(req.Paths, valid)
+	}
+	// What is told to be there must stay there.
+	if err := v.store.Flush(ctx); err != nil {
+		return err
+	}
+	return v.WritePaths(valid)
+}
+
+// expect takes those of asked that are not valid for what is to come.
+func (v *server) expect(asked, valid []nix.StorePath) {
+	if len(asked)-len(valid)+len(v.expected) > maxExpected {
+		v.expected = nil
+		return
+	}
+	if v.expected == nil {
+		v.expected = map[nix.StorePath]struct{}{}
+	}
+	i := 0 // valid has what asked has, in the same order
+	for _, p := range asked {
+		if i < len(valid) && valid[i] == p {
+			i++
+		} else {
+			v.expected[p] = struct{}{}
+		}
+	}
+}
+
+// lazily reports whether more is to come after a path.
+func (v *server) lazily(p nix.StorePath) bool {
+	if _, ok := v.expected[p]; !ok {
+		return false
+	}
+	delete(v.expected, p)
+	return len(v.expected) > 0
+}
+
+func (v *server) queryPathInfos(ctx context.Context) error {
+	paths, err := v.ReadPaths()
+	if err != nil {
+		return err
+	}
+	valid, err := v.session.hold(paths)
+	if err != nil {
+		return err
+	}
+	if err := v.store.Flush(ctx); err != nil {
+		return err
+	}
+	for _, p := range valid {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		info, err := v.store.PathInfo(p)
+		if err != nil {
+			return err
+		}
+		if err := v.WritePathInfo(info); err != nil {
+			return err
+		}
+	}
+	return v.WritePathInfosEnd()
+}
+
+// holdOrFail pins paths, all of which must be valid.
+func (v *server) holdOrFail(paths ...nix.StorePath) error {
+	valid, err := v.session.hold(paths)
+	if err != nil || len(valid) == len(paths) {
+		return err
+	}
+	for _, p := range paths {
+		if !slices.Contains(valid, p) {
+			return &store.NotValidError{Path: v.store.Dir().Path(p)}
+		}
+	}
+	return nil // some came twice
+}
+
+func (v *server) dumpStorePath(ctx context.Context) error {
+	p, err := v.ReadPath()
+	if err != nil {
+		return err
+	}
+	if err := v.holdOrFail(p); err != nil {
+		return err
+	}
+	v.session.setDoing("sending " + p.BaseName())
+	return v.store.WriteNAR(ctx, p, v.W)
+}
+
+func (v *server) queryClosure(context.Context) error {
+	// Nix once could add the outputs of derivations; nobody asks for them, and Nix no longer knows how.
+	_, paths, err := v.ReadQueryClosure()
+	if err != nil {
+		return err
+	}
+	if err := v.holdOrFail(paths...); err != nil {
+		return err
+	}
+	closure, err := v.store.Closure(paths...)
+	if err != nil {
+		return err
+	}
+	return v.WritePaths(closure)
+}
+
+func (v *server) exportPaths(ctx context.Context) error {
+	paths, err := v.ReadExportPaths()
+	if err != nil {
+		return err
+	}
+	if err := v.holdOrFail(paths...); err != nil {
+		return err
+	}
+	v.session.setDoing(fmt.Sprintf("sending %d paths", len(paths)))
+	return v.store.ExportStream(ctx, v.W, paths...)
+}
+
+// importOptions are those of everything that the client sends.
+func (s *Session) importOptions() store.ImportOptions {
+	return store.ImportOptions{
+		Holder:           s.holder(),
+		RequireSignature: s.settings.RequireSigs && s.access.Level != acl.Trusted,
+		Keys:             s.settings.TrustedPublicKeys,
+		Pins:             s.pins,
+		LockTimeout:      s.settings.LockTimeout,
+	}
+}
+
+func (v *server) importPaths(ctx context.Context) error {
+	err := v.store.ImportStream(ctx, v.R, v.session.importOptions(), func(info nix.PathInfo) {
+		v.session.setDoing("receiving; the last path was " + info.Path.BaseName())
+	})
+	if err != nil {
+		return err
+	}
+	return v.WriteOK()
+}
+
+func (v *server) addToStoreNar(ctx context.Context) error {
+	info, err := v.ReadAddToStoreNar()
+	if err != nil {
+		return err
+	}
+	// Import pins them; here they are paid for.
+	if err := v.session.takePins(1 + len(info.References)); err != nil {
+		return err
+	}
+	v.session.setDoing("receiving " + info.Path.BaseName())
+	if v.session.access.Level != acl.Trusted {
+		info.Ultimate = false
+	}
+	opts := v.session.importOptions()
+	opts.Lazy = v.lazily(info.Path)
+	if err := v.store.Import(ctx, info, v.R, opts); err != nil {
+		return err
+	}
+	return v.WriteOK()
+}
+
+// notYet is what who wants to have something built is told.
+const notYet = "this narfs cannot build yet: build on another machine and copy the outputs here"
+
+func (v *server) buildPaths(context.Context) error {
+	req, err := v.ReadBuildPaths()
+	if err != nil {
+		return err
+	}
+	for _, text := range req.Paths {
+		if p, err := nix.ParseStorePath(v.store.Dir(), text); err == nil && !strings.HasSuffix(p.Name(), ".drv") {
+			valid, err := v.session.hold([]nix.StorePath{p})
+			if err != nil {
+				return err
+			}
+			if len(valid) == 1 {
+				continue
+			}
+		}
+		return v.WriteNotBuilt(1, fmt.Sprintf("cannot build '%s': %s", text, notYet))
+	}
+	return v.WriteBuilt()
+}
+
+func (v *server) buildDerivation(context.Context) error {
+	req, err := v.ReadBuildDerivation()
+	if err != nil {
+		return err
+	}
+	return v.WriteBuildResult(serveproto.BuildResult{
+		Status: serveproto.MiscFailure, ErrorMsg: fmt.Sprintf("cannot build '%s': %s", v.store.Dir().Path(req.Path), notYet),
+	})
+}
