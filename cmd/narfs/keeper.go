@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/narfs/narfs/daemon"
+	"github.com/narfs/narfs/daemon/gc"
 	"github.com/narfs/narfs/daemon/owner"
 	"github.com/narfs/narfs/daemon/session"
 	"github.com/narfs/narfs/daemon/store"
@@ -31,6 +32,11 @@ type keeper struct {
 
 func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper, error) {
 	k := &keeper{store: s, views: newViews(s, p.logger()), started: make(chan struct{})}
+	if u.lasts {
+		if err := gc.MakeLayout(s.StateDir()); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	o := daemon.Options{
 		Handle: k.do, Load: p.loadSettings, Leaving: !u.lasts, Public: u.lasts, Listen: u.listen, Listeners: u.listeners, Logger: p.logger(),
 	}

@@ -114,8 +114,8 @@ type Users interface {
 	// UserName and GroupName return the name of a number, and "" if it has none.
 	UserName(uid uint32) (string, error)
 	GroupName(gid uint32) (string, error)
-	// GroupsOf returns the names of the groups that list a user as a member.
-	GroupsOf(user string) ([]string, error)
+	// GroupsOf returns the names of the groups that list a user of that name as a member.
+	GroupsOf(name string) ([]string, error)
 }
 
 // Access says how far a client may go by the settings. Who cannot be looked up is refused.

@@ -66,7 +66,7 @@ func settings() []setting {
 
 func setPublicKeys(s *Settings, v string) error {
 	s.TrustedPublicKeys = nil
-	for _, word := range strings.Fields(v) {
+	for word := range strings.FieldsSeq(v) {
 		key, err := nix.ParsePublicKey(word)
 		if err != nil {
 			return err

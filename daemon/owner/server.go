@@ -231,7 +231,7 @@ func (s *Server) Idle() (since time.Time, ok bool) {
 }
 
 // admit finds out who a client is and whether it may come in.
-func (s *Server) admit(e *entrance, conn *net.UnixConn) (who acl.Access, guest bool, err error) {
+func admit(e *entrance, conn *net.UnixConn) (who acl.Access, guest bool, err error) {
 	peer, err := acl.PeerOf(conn)
 	if err != nil {
 		return who, false, err
@@ -250,7 +250,7 @@ func (s *Server) admit(e *entrance, conn *net.UnixConn) (who acl.Access, guest b
 
 // serve does what one client wants.
 func (s *Server) serve(ctx context.Context, e *entrance, conn *net.UnixConn, c *Command) error {
-	who, guest, err := s.admit(e, conn)
+	who, guest, err := admit(e, conn)
 	s.mu.Lock()
 	c.Access, c.Guest = who, guest
 	s.mu.Unlock()

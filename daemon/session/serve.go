@@ -50,6 +50,7 @@ func serveOps() []serveOp {
 // server serves one client of the serve protocol.
 type server struct {
 	*serveproto.Conn
+
 	session *Session
 	store   *store.Store
 	opts    ServeOptions

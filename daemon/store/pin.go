@@ -11,6 +11,8 @@ import (
 type pins struct {
 	mu      sync.Mutex // guards the rest, and the sets' paths
 	holders map[nix.StorePath][]*Pins
+	// lingering are the paths that were let go of since a collection has begun; nil while there is none.
+	lingering map[nix.StorePath]struct{}
 }
 
 // Pins is a set of paths that are not deleted as long as it holds them, whether they are valid or not yet: what Nix calls
@@ -92,6 +94,9 @@ func (p *Pins) Release() {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	for path := range p.paths {
+		if all.lingering != nil {
+			all.lingering[path] = struct{}{}
+		}
 		rest := slices.DeleteFunc(all.holders[path], func(other *Pins) bool { return other == p })
 		if len(rest) == 0 {
 			delete(all.holders, path)
@@ -110,6 +115,9 @@ func (s *Store) Pinned() map[nix.StorePath][]string {
 	for path := range s.pins.holders {
 		all[path] = s.pins.of(path)
 	}
+	for path := range s.pins.lingering {
+		all[path] = s.pins.of(path)
+	}
 	return all
 }
 
@@ -117,6 +125,9 @@ func (s *Store) Pinned() map[nix.StorePath][]string {
 func (ps *pins) of(path nix.StorePath) (holders []string) {
 	for _, p := range ps.holders[path] {
 		holders = append(holders, p.holder)
+	}
+	if _, ok := ps.lingering[path]; ok && len(holders) == 0 {
+		holders = append(holders, "a session that has ended since the collection began")
 	}
 	return holders
 }

@@ -48,12 +48,13 @@ type Store struct {
 	db       *db.DB
 	locks    lock.Table
 
-	removal sync.RWMutex // see the package comment
-	slots   slots
-	pins    pins
-	handles handles
-	watches watches
-	totals  totals
+	removal    sync.RWMutex  // see the package comment
+	collecting chan struct{} // has an element while a collection runs
+	slots      slots
+	pins       pins
+	handles    handles
+	watches    watches
+	totals     totals
 
 	closeOnce sync.Once
 	closeErr  error
@@ -74,7 +75,7 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	s = &Store{dir: dir, opts: opts, log: opts.Logger}
+	s = &Store{dir: dir, opts: opts, log: opts.Logger, collecting: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("open store: %w", errors.Join(err, s.release()))

@@ -189,7 +189,7 @@ func open(dir string, opts Options, all bool) (s *Store, err error) {
 	if err != nil {
 		return s, err
 	}
-	if err := s.checkUnsynced(); err != nil && !(all && errors.Is(err, ErrIndex)) {
+	if err := s.checkUnsynced(); err != nil && (!all || !errors.Is(err, ErrIndex)) {
 		return s, err
 	}
 	if all {

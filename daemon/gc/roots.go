@@ -1,0 +1,255 @@
+package gc
+
+import (
+	"crypto/sha1" //nolint:gosec // Nix's name for an indirect root
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/narfs/narfs/internal/nix"
+)
+
+// Kind says what a root is.
+type Kind string
+
+// The kinds.
+const (
+	Direct   Kind = "direct"   // a link into the store below gcroots or profiles, or a file with a path's name
+	Indirect Kind = "indirect" // a link elsewhere that one in gcroots/auto names
+	Temp     Kind = "session"  // held by a session
+	Runtime  Kind = "process"  // mentioned by a running process
+)
+
+// Root is something that keeps a path.
+type Root struct {
+	Path nix.StorePath
+	Kind Kind
+	// Name is the link or file, the session, or what of which process.
+	Name string
+}
+
+// The folders of the state directory, in Nix's layout.
+const (
+	rootsDir    = "gcroots"
+	profilesDir = "profiles"
+	autoDir     = "auto"
+	perUserDir  = "per-user"
+	pinnedDir   = "pinned" // our own: narfs roots add
+)
+
+// MakeLayout makes the folders of a state directory in which roots are looked for, as Nix does.
+func MakeLayout(stateDir string) error {
+	for _, dir := range []string{
+		filepath.Join(rootsDir, autoDir), filepath.Join(rootsDir, perUserDir), filepath.Join(rootsDir, pinnedDir), filepath.Join(profilesDir, perUserDir),
+	} {
+		if err := os.MkdirAll(filepath.Join(stateDir, dir), 0o755); err != nil {
+			return fmt.Errorf("folders for roots: %w", err)
+		}
+	}
+	err := os.Symlink(filepath.Join(stateDir, profilesDir), filepath.Join(stateDir, rootsDir, profilesDir))
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("folders for roots: %w", err)
+	}
+	return nil
+}
+
+// Finder looks for the roots that are files.
+type Finder struct {
+	StateDir string
+	StoreDir nix.StoreDir
+	// Shown are further folders in which the store is seen: its mounts.
+	Shown []string
+	// Prune removes the links in gcroots/auto whose target is gone.
+	Prune bool
+}
+
+// UnreadableError says that a root cannot be read, so that what it keeps is not known.
+type UnreadableError struct {
+	Name string
+	Err  error
+}
+
+// Error implements error.
+func (e *UnreadableError) Error() string {
+	return fmt.Sprintf("cannot read the potential root %s: %v", e.Name, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *UnreadableError) Unwrap() error { return e.Err }
+
+// maxDepth bounds how deep folders are searched.
+const maxDepth = 64
+
+// Find calls found with each root, which may name a path that is not valid, and unreadable with what cannot be read; if
+// that returns an error, Find does.
+func (f *Finder) Find(found func(Root), unreadable func(*UnreadableError) error) error {
+	for _, dir := range []string{rootsDir, profilesDir} {
+		if err := f.search(filepath.Join(f.StateDir, dir), 0, found, unreadable); err != nil {
+			return fmt.Errorf("look for roots: %w", err)
+		}
+	}
+	return nil
+}
+
+func (f *Finder) search(name string, depth int, found func(Root), unreadable func(*UnreadableError) error) error {
+	info, err := os.Lstat(name)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	if err != nil {
+		return unreadable(&UnreadableError{name, err})
+	}
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		if depth == maxDepth {
+			return unreadable(&UnreadableError{name, errors.New("the folders are too deep")})
+		}
+		entries, err := os.ReadDir(name)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return unreadable(&UnreadableError{name, err})
+		}
+		for _, entry := range entries {
+			if err := f.search(filepath.Join(name, entry.Name()), depth+1, found, unreadable); err != nil {
+				return err
+			}
+		}
+	case mode.Type() == iofs.ModeSymlink:
+		if err := f.link(name, found); err != nil {
+			return unreadable(&UnreadableError{name, err})
+		}
+	case mode.IsRegular():
+		if p, err := nix.ParseBaseName(filepath.Base(name)); err == nil {
+			found(Root{p, Direct, name})
+		}
+	}
+	return nil
+}
+
+// link looks at a link below the folders of roots.
+func (f *Finder) link(name string, found func(Root)) error {
+	target, err := os.Readlink(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if p, ok := f.inStore(target); ok {
+		found(Root{p, Direct, name})
+		return nil
+	}
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(filepath.Dir(name), target)
+	}
+	second, err := os.Readlink(target)
+	switch {
+	case err == nil:
+		if p, ok := f.inStore(second); ok {
+			found(Root{p, Indirect, target})
+		}
+	case errors.Is(err, syscall.EINVAL): // no link: a folder of profiles, or what somebody put in a link's place
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		auto := filepath.Join(f.StateDir, rootsDir, autoDir) + "/"
+		if f.Prune && strings.HasPrefix(name, auto) {
+			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	default:
+		return err
+	}
+	return nil
+}
+
+// inStore returns the store path that a link's target is, or lies in.
+func (f *Finder) inStore(target string) (nix.StorePath, bool) {
+	for _, dir := range append([]string{string(f.StoreDir)}, f.Shown...) {
+		rest, ok := strings.CutPrefix(target, strings.TrimSuffix(dir, "/")+"/")
+		if !ok {
+			continue
+		}
+		first, _, _ := strings.Cut(rest, "/")
+		if p, err := nix.ParseBaseName(first); err == nil {
+			return p, true
+		}
+	}
+	return nix.StorePath{}, false
+}
+
+// AddIndirect makes a link anywhere, which must be absolute, a root as long as it leads to a store path: gcroots/auto gets a link to
+// it, named as Nix names it.
+func AddIndirect(stateDir, link string) error {
+	if !filepath.IsAbs(link) {
+		return fmt.Errorf("indirect root %q is not an absolute path", link)
+	}
+	sum := sha1.Sum([]byte(link)) //nolint:gosec // as above
+	name := filepath.Join(stateDir, rootsDir, autoDir, nix.EncodeNix32(sum[:]))
+	return replaceLink(link, name)
+}
+
+// Pin makes a path a root, under a name without slashes that List tells and Unpin takes.
+func Pin(stateDir, name, target string) error {
+	if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
+		return fmt.Errorf("root name %q must not have slashes or begin with a dot", name)
+	}
+	return replaceLink(target, filepath.Join(stateDir, rootsDir, pinnedDir, name))
+}
+
+// ErrNoRoot says that there is no root of a name.
+var ErrNoRoot = errors.New("no such root")
+
+// Unpin takes a root away that Pin made, or, if name is the full name of a link below gcroots, that one.
+func Unpin(stateDir, name string) error {
+	file := filepath.Join(stateDir, rootsDir, pinnedDir, name)
+	if filepath.IsAbs(name) {
+		file = filepath.Clean(name)
+		if !strings.HasPrefix(file, filepath.Join(stateDir, rootsDir)+"/") {
+			return fmt.Errorf("root %s: not below %s", name, filepath.Join(stateDir, rootsDir))
+		}
+	} else if name != filepath.Base(name) {
+		return fmt.Errorf("root %s: %w", name, ErrNoRoot)
+	}
+	info, err := os.Lstat(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("root %s: %w", name, ErrNoRoot)
+	}
+	if err == nil && info.IsDir() {
+		err = errors.New("is a folder")
+	}
+	if err == nil {
+		err = os.Remove(file)
+	}
+	if err != nil {
+		return fmt.Errorf("root %s: %w", name, err)
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// replaceLink makes a link, in place of one that is there, and makes it durable.
+func replaceLink(target, name string) error {
+	temp := fmt.Sprintf("%s/.%s.%d.new", filepath.Dir(name), filepath.Base(name), os.Getpid())
+	_ = os.Remove(temp) // of a process that was killed
+	err := os.Symlink(target, temp)
+	if err == nil {
+		err = os.Rename(temp, name)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(name))
+	}
+	if err != nil {
+		return fmt.Errorf("root: %w", err)
+	}
+	return nil
+}
+
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
