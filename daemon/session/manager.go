@@ -57,6 +57,9 @@ func NewManager(s *store.Store, o Options) *Manager {
 	return &Manager{store: s, opts: o, budget: NewBudget(o.Memory), sessions: map[uint64]*Session{}}
 }
 
+// Budget returns what the sessions' requests may take.
+func (m *Manager) Budget() *Budget { return m.budget }
+
 // Session is one client's stay.
 type Session struct {
 	m        *Manager

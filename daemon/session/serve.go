@@ -80,6 +80,7 @@ func (m *Manager) serve(ctx context.Context, s *Session, r io.Reader, w io.Write
 	}
 	v := &server{Conn: conn, session: s, store: m.store, opts: o}
 	conn.Budget = v.take
+	defer v.release()
 	ops := serveOps()
 	for {
 		v.release()
