@@ -16,17 +16,21 @@ import (
 type copyOptions struct {
 	to, from                 string
 	all, withoutRefs, repair bool
+	substitute               bool
 	compression              compression
 }
 
 func newCopy(p *process) *cobra.Command {
 	var o copyOptions
 	cmd := &cobra.Command{
-		Use:   "copy {--to DIR | --from DIR} PATH...",
+		Use:   "copy {--to STORE | --from STORE} PATH...",
 		Short: "Copy store paths to or from another store",
-		Long: "Copy store paths, and all that they refer to, to the store in another state directory, or from there; and print " +
-			"those that were not there yet. Both stores may be mounted.",
-		Example:           "  narfs copy --to /media/stick/narfs a4k2\n  narfs copy --from /media/stick/narfs --all",
+		Long: "Copy store paths, and all that they refer to, to another store, or from there; and print those that were not there " +
+			"yet. STORE is a state directory of narfs, or ssh://[USER@]HOST[:PORT], where nix-store of narfs or Nix is started through " +
+			"ssh: with $NIX_SSHOPTS, and under the name that ?remote-program=PROGRAM gives. Paths of a store behind ssh are written " +
+			"in full. Both stores may be mounted, or have a daemon. An interrupted copy can be done again: what has arrived is not sent twice.",
+		Example: "  narfs copy --to /media/stick/narfs a4k2\n  narfs copy --from /media/stick/narfs --all\n" +
+			"  narfs copy --to ssh://alice@host ./result",
 		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -35,6 +39,11 @@ func newCopy(p *process) *cobra.Command {
 				return usagef("copy needs either --to or --from")
 			case (len(args) == 0) != o.all:
 				return usagef("copy needs either paths or --all")
+			case o.substitute && !isSSH(o.to):
+				return usagef("--substitute-on-destination is for --to ssh://…")
+			}
+			if isSSH(o.to) || isSSH(o.from) {
+				return p.copySSH(cmd.Context(), args, o)
 			}
 			return p.withStore(cmd.Context(), use{creates: o.from != ""}, func(ctx context.Context, s *store.Store) error {
 				m := p.meter("copy")
@@ -47,8 +56,9 @@ func newCopy(p *process) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.to, "to", "", "copy to the store in the state directory `DIR`, which is made if need be")
-	flags.StringVar(&o.from, "from", "", "copy from the store in the state directory `DIR`")
+	flags.StringVar(&o.to, "to", "", "copy to `STORE`, a state directory, which is made if need be, or ssh://HOST")
+	flags.StringVar(&o.from, "from", "", "copy from `STORE`")
+	flags.BoolVarP(&o.substitute, "substitute-on-destination", "s", false, "let the other side get from its binary caches what these have (ssh only)")
 	flags.BoolVar(&o.all, "all", false, "copy all valid paths")
 	flags.BoolVar(&o.withoutRefs, "no-recursive", false, "copy only the paths themselves; what they refer to must be there")
 	flags.BoolVar(&o.repair, "repair", false, "copy also the contents of paths that are there")
@@ -180,32 +190,48 @@ func (p *process) copyBetween(ctx context.Context, dst, src *store.Store, paths 
 
 // missingFrom returns those of some paths that a store does not have, each behind what it refers to.
 func missingFrom(s *store.Store, infos []nix.PathInfo) ([]nix.PathInfo, error) {
+	there := map[nix.StorePath]struct{}{}
+	valid, err := s.ValidPaths(pathsOf(infos))
+	for _, sp := range valid {
+		there[sp] = struct{}{}
+	}
+	return sortedMissing(infos, there), err
+}
+
+// sortedMissing returns those of some paths that are not there, each behind what it refers to.
+func sortedMissing(infos []nix.PathInfo, there map[nix.StorePath]struct{}) []nix.PathInfo {
 	todo := map[nix.StorePath]nix.PathInfo{}
 	for _, info := range infos {
-		ok, err := s.IsValid(info.Path)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
+		if _, ok := there[info.Path]; !ok {
 			todo[info.Path] = info
 		}
 	}
+	type frame struct {
+		info nix.PathInfo
+		rest []nix.StorePath
+	}
 	var sorted []nix.PathInfo
+	var stack []frame // no recursion: a chain of references may be long
 	// A loop of references, which no store has, ends as well: who is on the way is out of todo.
-	var visit func(sp nix.StorePath)
-	visit = func(sp nix.StorePath) {
-		info, ok := todo[sp]
-		if !ok {
-			return
+	enter := func(sp nix.StorePath) {
+		if info, ok := todo[sp]; ok {
+			delete(todo, sp)
+			stack = append(stack, frame{info, info.References})
 		}
-		delete(todo, sp)
-		for _, ref := range info.References {
-			visit(ref)
+	}
+	for _, first := range slices.SortedFunc(maps.Keys(todo), nix.StorePath.Compare) {
+		enter(first)
+		for len(stack) > 0 {
+			top := &stack[len(stack)-1]
+			if len(top.rest) == 0 {
+				sorted = append(sorted, top.info)
+				stack = stack[:len(stack)-1]
+				continue
+			}
+			next := top.rest[0]
+			top.rest = top.rest[1:]
+			enter(next)
 		}
-		sorted = append(sorted, info)
 	}
-	for _, sp := range slices.SortedFunc(maps.Keys(todo), nix.StorePath.Compare) {
-		visit(sp)
-	}
-	return sorted, nil
+	return sorted
 }

@@ -179,6 +179,19 @@ func (r *remotePeer) infos(ctx context.Context, args []string, closure bool) ([]
 	return infos, nil
 }
 
+// askStoreDir returns the directory that the store's paths name.
+func (r *remotePeer) askStoreDir(ctx context.Context) (nix.StoreDir, error) {
+	var out bytes.Buffer
+	if err := r.do(ctx, nil, &out, "whoami", "--json"); err != nil {
+		return "", err
+	}
+	var who identity
+	if err := json.Unmarshal(out.Bytes(), &who); err != nil {
+		return "", fmt.Errorf("owner of %s: %w", r.dir, err)
+	}
+	return who.StoreDir, nil
+}
+
 // nar returns the NAR of a path.
 func (r *remotePeer) nar(ctx context.Context, sp nix.StorePath) io.ReadCloser {
 	return readNAR(func(w io.Writer) error { return r.do(ctx, nil, w, "dump", r.storeDir.Path(sp)) })

@@ -3,12 +3,14 @@ package main
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/internal/nix"
 )
 
 func newWhoami(p *process) *cobra.Command {
@@ -35,8 +37,24 @@ func (p *process) whoami(asJSON bool) error {
 		}
 		who = settings.Access(acl.Peer{PID: os.Getpid(), UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), HasGID: true})
 	}
+	st := p.keeper.store
 	if asJSON {
-		return p.printJSON(who.JSON())
+		return p.printJSON(identity{who.JSON(), st.Dir(), st.StateDir(), os.Getpid()})
 	}
-	return buffered(p.stdout, func(w *bufio.Writer) error { return who.Print(w) })
+	return buffered(p.stdout, func(w *bufio.Writer) error {
+		if err := who.Print(w); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(w, "store    %s in %s, owned by process %d\n", st.Dir(), st.StateDir(), os.Getpid())
+		return err
+	})
+}
+
+// identity is what narfs whoami --json prints.
+type identity struct {
+	acl.AccessJSON
+
+	StoreDir nix.StoreDir `json:"storeDir"`
+	StateDir string       `json:"stateDir"`
+	Owner    int          `json:"owner"` // the process that has the store open
 }

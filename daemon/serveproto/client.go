@@ -130,10 +130,34 @@ func (c *Client) QueryClosure(paths []nix.StorePath) ([]nix.StorePath, error) {
 
 // DumpStorePath asks for the NAR of a path that is valid there. Read must read exactly that from the reader it gets.
 func (c *Client) DumpStorePath(p nix.StorePath, read func(r *wire.Reader) error) error {
-	if err := c.ask(DumpStorePath, func() { _ = c.writePath(p) }); err != nil {
-		return err
+	return c.DumpStorePaths([]nix.StorePath{p}, func(_ int, r *wire.Reader) error { return read(r) })
+}
+
+// DumpStorePaths asks for the NARs of paths that are valid there. Read is called with the number of each, in order, and must read
+// exactly its NAR. The next ones are asked for meanwhile, so that they follow each other however long the way is.
+func (c *Client) DumpStorePaths(paths []nix.StorePath, read func(i int, r *wire.Reader) error) error {
+	asked := 0
+	for i := range paths {
+		if i >= asked-window/2 && asked < len(paths) { // in groups, not one by one
+			next := min(len(paths), i+window)
+			if c.adding != nil {
+				if err := c.Finish(); err != nil {
+					return err
+				}
+			}
+			for ; asked < next; asked++ {
+				_ = c.W.Uint64(uint64(DumpStorePath)) // the writer keeps its first error
+				_ = c.writePath(paths[asked])
+			}
+			if err := c.W.Flush(); err != nil {
+				return failed(DumpStorePath, err)
+			}
+		}
+		if err := read(i, c.R); err != nil {
+			return failed(DumpStorePath, err)
+		}
 	}
-	return failed(DumpStorePath, read(c.R))
+	return nil
 }
 
 // ExportPaths asks for an export stream of paths that are valid there, which read must read to its end and no further.

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/narfs/narfs/daemon/serveproto"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/wire"
+)
+
+func isSSH(store string) bool { return strings.HasPrefix(store, "ssh://") }
+
+// sshTarget is what an ssh:// address names.
+type sshTarget struct {
+	host    string // perhaps with a user before it
+	options []string
+	command string // for the shell of the other side
+}
+
+// parseSSH takes an address such as ssh://alice@host:2222?remote-program=/usr/bin/nix-store apart, with the parameters that
+// Nix has. Others are ignored, as Nix ignores those it does not know.
+func parseSSH(address, sshOpts string) (t sshTarget, err error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return t, usagef("%q is not an address: %w", address, err)
+	}
+	if u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
+		return t, usagef("%q is not ssh://[USER@]HOST[:PORT]", address)
+	}
+	t.host = u.Hostname()
+	if name := u.User.Username(); name != "" {
+		t.host = name + "@" + t.host
+	}
+	// Ssh would take it for an option.
+	if strings.HasPrefix(t.host, "-") {
+		return t, usagef("%q is not a host", t.host)
+	}
+	q := u.Query()
+	t.options = append(t.options, "-x", "-a")
+	t.options = append(t.options, strings.Fields(sshOpts)...)
+	if port := u.Port(); port != "" {
+		t.options = append(t.options, "-p", port)
+	}
+	if key := q.Get("ssh-key"); key != "" {
+		t.options = append(t.options, "-i", key)
+	}
+	if q.Get("compress") == "true" {
+		t.options = append(t.options, "-C")
+	}
+	program := q.Get("remote-program")
+	if program == "" {
+		program = "nix-store"
+	}
+	words := []string{program, "--serve", "--write"}
+	if store := q.Get("remote-store"); store != "" {
+		words = append(words, "--store", store)
+	}
+	for i, word := range words {
+		words[i] = shellQuote(word)
+	}
+	t.command = strings.Join(words, " ")
+	return t, nil
+}
+
+// shellQuote makes one word of a text, for any Unix shell.
+func shellQuote(text string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:@%,", r)
+	}
+	if text != "" && strings.IndexFunc(text, func(r rune) bool { return !plain(r) }) < 0 {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// endpoint is a store at the other end of the serve protocol.
+type endpoint struct {
+	*serveproto.Client
+
+	name string
+	// close ends the connection and returns what the other side ended with.
+	close func() error
+}
+
+// openSSH starts the other side through the user's ssh, which may ask him for a password.
+func (p *process) openSSH(ctx context.Context, address string, dir nix.StoreDir) (*endpoint, error) {
+	t, err := parseSSH(address, p.getenv("NIX_SSHOPTS"))
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "ssh", slices.Concat(t.options, []string{t.host, t.command})...)
+	cmd.Stderr = p.stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	wide(stdin)
+	wide(stdout)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s: %w", address, err)
+	}
+	e := &endpoint{name: address, close: func() error {
+		_ = stdin.Close()
+		return cmd.Wait()
+	}}
+	if e.Client, err = serveproto.Open(stdout, stdin, dir); err != nil {
+		return nil, e.explain(ctx, withEnd(err, e.close()))
+	}
+	return e, nil
+}
+
+// withEnd adds how the other side ended to an error.
+func withEnd(err, end error) error {
+	if end == nil {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", err, end)
+}
+
+// explain says what an error of the connection means for the user.
+func (e *endpoint) explain(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	err = fmt.Errorf("%s: %w", e.name, err)
+	if errors.Is(err, io.ErrUnexpectedEOF) || isBrokenPipe(err) {
+		// It must not look like the end of whoever reads our own output.
+		return hint(fmt.Errorf("%v: the other side has ended", err), "what it said stands above; nix-store must be found there, by a shell that is not interactive, and the store must let you in")
+	}
+	return err
+}
+
+// openLocal has the owner of the local store serve us, and starts one if need be.
+func (p *process) openLocal(ctx context.Context, state string, dir nix.StoreDir) (*endpoint, error) {
+	in, toOwner, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	fromOwner, out, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close(), toOwner.Close())
+	}
+	wide(toOwner)
+	wide(fromOwner)
+	sub := *p
+	sub.args, sub.stdin, sub.stdout = []string{"--state", state, "serve", "--write"}, in, out
+	done := make(chan error, 1)
+	go func() {
+		err := sub.serveElsewhere(ctx, true)
+		_, _ = in.Close(), out.Close()
+		done <- err
+	}()
+	e := &endpoint{name: state, close: func() error {
+		err := toOwner.Close()
+		return errors.Join(err, <-done, fromOwner.Close())
+	}}
+	if e.Client, err = serveproto.Open(fromOwner, toOwner, dir); err != nil {
+		return nil, e.explain(ctx, withEnd(err, e.close()))
+	}
+	return e, nil
+}
+
+// copySSH copies to or from a store behind ssh. Ssh is this process's own affair, with the user's terminal and agent; the
+// local store its owner's, which serves this process as it would serve any other client.
+func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) error {
+	switch {
+	case isSSH(o.to) && isSSH(o.from), o.to != "" && o.from != "":
+		return usagef("copy needs either --to or --from")
+	case o.repair:
+		return hint(usagef("--repair does not go through ssh"), "narfs repair --from mends a store of narfs")
+	case o.all && o.from != "":
+		return usagef("--all does not go with --from ssh://…: the protocol has no way to ask for all paths")
+	}
+	m := p.meter("copy")
+	defer m.close()
+	state, err := p.stateDir()
+	if err != nil {
+		return err
+	}
+	if o.to != "" && !storeExists(state) {
+		return hint(fmt.Errorf("no store in %s", state), "narfs add PATH makes one; --state DIR or $"+envState+" names another place")
+	}
+	// The owner tells the store directory and knows abbreviations, which need it to be there.
+	if err := p.startOwner(ctx, state); err != nil {
+		return err
+	}
+	local := &remotePeer{p: p, dir: state}
+	if local.storeDir, err = local.askStoreDir(ctx); err != nil {
+		return err
+	}
+	here, err := p.openLocal(ctx, state, local.storeDir)
+	if err != nil {
+		return err
+	}
+	address := firstOf(o.to, o.from)
+	there, err := p.openSSH(ctx, address, local.storeDir)
+	if err != nil {
+		return errors.Join(err, here.close())
+	}
+	if o.to != "" {
+		err = p.copyToSSH(ctx, local, here, there, args, o, m)
+	} else {
+		err = p.copyFromSSH(ctx, here, there, args, o, m)
+	}
+	cerr := errors.Join(there.close(), here.close())
+	if err != nil {
+		return err
+	}
+	return cerr
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (p *process) copyToSSH(ctx context.Context, local *remotePeer, here, there *endpoint, args []string, o copyOptions, m *meter) error {
+	infos, err := local.infos(ctx, args, !o.withoutRefs && !o.all)
+	if err != nil {
+		return err
+	}
+	// Who asks holds what he asked about.
+	paths := pathsOf(infos)
+	if infos, err = here.QueryPathInfos(paths); err != nil {
+		return here.explain(ctx, err)
+	}
+	return p.copyOver(ctx, here, there, infos, o, m)
+}
+
+func (p *process) copyFromSSH(ctx context.Context, here, there *endpoint, args []string, o copyOptions, m *meter) error {
+	var wanted []nix.StorePath
+	for _, arg := range args {
+		sp, err := nix.ParseStorePath(there.Dir, arg)
+		if err != nil {
+			if sp, err = nix.ParseBaseName(arg); err != nil {
+				return usagef("%q is not a store path in full, as paths of a store behind ssh must be", arg)
+			}
+		}
+		wanted = append(wanted, sp)
+	}
+	if !o.withoutRefs {
+		var err error
+		if wanted, err = there.QueryClosure(wanted); err != nil {
+			return there.explain(ctx, err)
+		}
+	}
+	infos, err := there.QueryPathInfos(wanted)
+	if err != nil {
+		return there.explain(ctx, err)
+	}
+	if len(infos) < len(nix.SortPaths(wanted)) {
+		have := pathsOf(infos)
+		for _, sp := range wanted {
+			if !slices.Contains(have, sp) {
+				return fmt.Errorf("%s: path '%s' is not valid", there.name, there.Dir.Path(sp))
+			}
+		}
+	}
+	return p.copyOver(ctx, there, here, infos, o, m)
+}
+
+func pathsOf(infos []nix.PathInfo) []nix.StorePath {
+	paths := make([]nix.StorePath, 0, len(infos))
+	for _, info := range infos {
+		paths = append(paths, info.Path)
+	}
+	return paths
+}
+
+// copyOver copies those of some paths that the one store does not have from the other.
+func (p *process) copyOver(ctx context.Context, from, to *endpoint, infos []nix.PathInfo, o copyOptions, m *meter) error {
+	valid, err := to.QueryValidPaths(pathsOf(infos), true, o.substitute)
+	if err != nil {
+		return to.explain(ctx, err)
+	}
+	there := map[nix.StorePath]struct{}{}
+	for _, sp := range valid {
+		there[sp] = struct{}{}
+	}
+	missing := sortedMissing(infos, there)
+	total := int64(0)
+	for _, info := range missing {
+		if info.NarHash.IsZero() {
+			return fmt.Errorf("%s speaks version %v of the protocol, without hashes: it must be Nix 2.0 or newer", from.name, from.Version)
+		}
+		total += int64(info.NarSize)
+	}
+	m.setTotal(total)
+	var readErr, sendErr error
+	err = from.DumpStorePaths(pathsOf(missing), func(i int, r *wire.Reader) error {
+		info := missing[i]
+		m.at(info.Path.Name())
+		info.Ultimate = false
+		sendErr = to.AddToStoreNar(info, func(w io.Writer) error {
+			_, readErr = io.CopyN(m.writer(w), r, int64(info.NarSize))
+			return readErr
+		})
+		m.finished()
+		return sendErr
+	})
+	switch {
+	case readErr != nil:
+		return from.explain(ctx, readErr)
+	case sendErr != nil:
+		return to.explain(ctx, sendErr)
+	case err != nil:
+		return from.explain(ctx, err)
+	}
+	if err := to.Finish(); err != nil {
+		return to.explain(ctx, err)
+	}
+	for _, info := range missing {
+		if err := p.copied(to.Dir, info, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
