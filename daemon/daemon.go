@@ -121,26 +121,24 @@ func (d *Daemon) Reload() error {
 	return nil
 }
 
-// Serve speaks the serve protocol for a command line that was handed over, on its descriptors. The error is for the
-// client's error output.
+// Serve speaks the serve protocol for a command line that was handed over, on its descriptors. Reading and writing must end with the
+// session's context. The error is for the client's error output.
 func (d *Daemon) Serve(ctx context.Context, s *session.Session, in, out *owner.Stream, o session.ServeOptions) error {
-	return d.watched(ctx, out.Fd(), func(ctx context.Context) error { return d.sessions.Serve(ctx, s, in, out, o) })
+	return d.watched(s, out.Fd(), func() error { return d.sessions.Serve(ctx, s, in, out, o) })
 }
 
-// watched calls fn with a context that ends when nobody is left at the other end of a descriptor.
-func (d *Daemon) watched(ctx context.Context, fd uintptr, fn func(ctx context.Context) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+// watched calls fn, and ends the session when nobody is left at the other end of a descriptor.
+func (d *Daemon) watched(s *session.Session, fd uintptr, fn func() error) error {
+	ctx, cancel := context.WithCancel(context.Background())
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		if err := session.WatchHangup(ctx, fd, func() { cancel(session.ErrHangup) }); err != nil {
+		if err := session.WatchHangup(ctx, fd, s.Hangup); err != nil {
 			d.opts.Logger.WarnContext(ctx, "a client's end will be noticed late", "err", err)
 		}
 	}()
-	err := fn(ctx)
-	cancel(nil)
-	<-watched
-	return err
+	defer func() { cancel(); <-watched }()
+	return fn()
 }
 
 // other serves who does not come with a command line.
@@ -159,7 +157,7 @@ func (d *Daemon) other(ctx context.Context, conn *net.UnixConn, first [8]byte, w
 	defer s.End()
 	var serveErr error
 	err = raw.Control(func(fd uintptr) {
-		serveErr = d.watched(ctx, fd, func(ctx context.Context) error {
+		serveErr = d.watched(s, fd, func() error {
 			defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 			return d.sessions.Serve(ctx, s, conn, conn, session.ServeOptions{Write: true})
 		})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/wire"
@@ -22,8 +23,20 @@ type importOptions struct {
 	compression           compression
 }
 
-func (o *importOptions) store(p *process) store.ImportOptions {
-	return store.ImportOptions{Holder: p.what(), Repair: o.repair, Compression: o.compression.how}
+func (o *importOptions) store(p *process) (store.ImportOptions, error) {
+	opts := store.ImportOptions{Holder: p.what(), Repair: o.repair, Compression: o.compression.how}
+	if p.session != nil {
+		opts.Pins = p.session.Pins()
+	}
+	if !p.guest || p.access.Level == acl.Trusted {
+		return opts, nil
+	}
+	settings, err := p.settings()
+	if err != nil {
+		return opts, err
+	}
+	opts.RequireSignature, opts.Keys = settings.RequireSigs, settings.TrustedPublicKeys
+	return opts, nil
 }
 
 func newImport(p *process) *cobra.Command {
@@ -63,16 +76,20 @@ func newImport(p *process) *cobra.Command {
 }
 
 func (p *process) importStream(ctx context.Context, s *store.Store, file string, o importOptions) error {
+	opts, err := o.store(p)
+	if err != nil {
+		return err
+	}
 	m := p.meter("import")
 	defer m.close()
 	var printErr error
 	out := m.beside(p.stdout)
-	err := p.withInput(ctx, file, m, func(r io.Reader) error {
+	err = p.withInput(ctx, file, m, func(r io.Reader) error {
 		r, err := plain(r)
 		if err != nil {
 			return err
 		}
-		return s.ImportStream(ctx, r, o.store(p), func(info nix.PathInfo) {
+		return s.ImportStream(ctx, r, opts, func(info nix.PathInfo) {
 			m.finished()
 			m.at(info.Path.Name())
 			if _, err := fmt.Fprintln(out, s.Dir().Path(info.Path)); err != nil {
@@ -88,6 +105,10 @@ func (p *process) importOne(ctx context.Context, s *store.Store, o importOptions
 	if err != nil {
 		return err
 	}
+	opts, err := o.store(p)
+	if err != nil {
+		return err
+	}
 	m := p.meter("import")
 	defer m.close()
 	m.at(info.Path.Name())
@@ -97,7 +118,7 @@ func (p *process) importOne(ctx context.Context, s *store.Store, o importOptions
 			return err
 		}
 		src := wire.NewReader(r) // so that nothing behind the NAR is read with it
-		if err := s.Import(ctx, info, src, o.store(p)); err != nil {
+		if err := s.Import(ctx, info, src, opts); err != nil {
 			return err
 		}
 		return atEnd(src)

@@ -66,10 +66,10 @@ func (p *process) serveElsewhere(ctx context.Context, write bool) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("no owner of %s answers", dir))
+	begin, cancel := context.WithTimeoutCause(ctx, startTime, fmt.Errorf("no owner of %s answers", dir))
 	defer cancel()
 	for pause := time.Duration(0); ; pause = min(2*pause+2*time.Millisecond, 250*time.Millisecond) {
-		code, err := p.handOver(context.WithoutCancel(ctx), dir, use{}) // it ends when our descriptors do
+		code, err := p.handOver(ctx, dir, use{})
 		var declined *owner.DeclinedError
 		switch {
 		case err == nil && code == exitDone:
@@ -80,14 +80,14 @@ func (p *process) serveElsewhere(ctx context.Context, write bool) error {
 			if !write && !storeExists(dir) {
 				return hint(fmt.Errorf("no store in %s", dir), "narfs add PATH makes one; $"+envState+" names another place")
 			}
-			if err := p.startOwner(ctx, dir); err != nil {
+			if err := p.startOwner(begin, dir); err != nil {
 				return err
 			}
 		case errors.As(err, &declined):
 		default:
 			return err
 		}
-		if err := wait(ctx, pause); err != nil {
+		if err := wait(begin, pause); err != nil {
 			return err
 		}
 	}

@@ -174,7 +174,7 @@ func (p *process) own(ctx context.Context, dir string, u use) error {
 		var owned *lock.OwnedError
 		if !errors.As(err, &owned) {
 			if errors.Is(err, iofs.ErrPermission) {
-				return hint(err, "the state directory is another user's; --state DIR or $"+envState+" names another one")
+				return p.askOtherOwner(ctx, dir, u, err)
 			}
 			if err != nil {
 				return err
@@ -205,6 +205,21 @@ func (p *process) own(ctx context.Context, dir string, u use) error {
 			return err
 		}
 	}
+}
+
+// askOtherOwner has the owner of another user's state directory do this command.
+func (p *process) askOtherOwner(ctx context.Context, dir string, u use, cause error) error {
+	code, err := p.handOver(ctx, dir, u)
+	var declined *owner.DeclinedError
+	switch {
+	case err == nil:
+		return &exitError{code}
+	case errors.As(err, &declined):
+		return err
+	case errors.Is(err, errNoFiles):
+		return cause
+	}
+	return hint(cause, "the state directory is another user's, and no daemon answers there, or it does not let you in; --state DIR or $"+envState+" names another one")
 }
 
 // open opens the store and shows progress while its packs are read.

@@ -123,6 +123,9 @@ func (s *Session) End() {
 	})
 }
 
+// Hangup ends the session's context because its client is gone.
+func (s *Session) Hangup() { s.cancel(ErrHangup) }
+
 // ID returns the session's number.
 func (s *Session) ID() uint64 { return s.id }
 

@@ -1,0 +1,178 @@
+package daemon_test
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/narfs/narfs/tests/env"
+)
+
+// guest runs narfs as another user.
+type guest struct {
+	t      *testing.T
+	s      *env.Store
+	binary string
+	dir    string
+}
+
+// newGuest makes a place where another user finds narfs and the store's state directory.
+func newGuest(t *testing.T, s *env.Store) *guest {
+	t.Helper()
+	env.Require(t, env.Root())
+	g := &guest{t: t, s: s, dir: env.Dir(t)}
+	g.binary = filepath.Join(g.dir, "narfs")
+	from, err := os.Open(env.Binary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close() //nolint:errcheck // only read
+	to, err := os.OpenFile(g.binary, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(to, from); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{g.dir, filepath.Dir(s.State)} {
+		for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+			if err := os.Chmod(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return g
+}
+
+const nobody = 65534
+
+func (g *guest) command(args ...string) *exec.Cmd {
+	cmd := g.s.Command(args...)
+	cmd.Path, cmd.Args[0] = g.binary, g.binary
+	cmd.Dir = g.dir
+	cmd.Env = append(cmd.Env, "HOME="+g.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	return cmd
+}
+
+func (g *guest) run(args ...string) env.Result {
+	g.t.Helper()
+	return env.Run(g.t, g.command(args...))
+}
+
+// Another user may look at everything, add what is signed or content-addressed, collect garbage, and no more.
+func TestGuest(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	g := newGuest(t, s)
+	path := s.Must("add", "--name", "x", "/etc/passwd")
+	daemon(t, s)
+	var who struct {
+		User    string
+		UID     int
+		Trusted bool
+		Why     string
+	}
+	if err := json.Unmarshal([]byte(env.Must(t, g.command("whoami", "--json"))), &who); err != nil {
+		t.Fatal(err)
+	}
+	if who.UID != nobody || who.Trusted || !strings.Contains(who.Why, "allowed-users") {
+		t.Errorf("whoami: %+v", who)
+	}
+	for _, args := range [][]string{
+		{"ls"}, {"ls", "-l"}, {"info", path}, {"cat", path}, {"dump", path}, {"export", path}, {"du"}, {"stats"}, {"tree", path}, {"verify"}, {"roots"},
+		{"locks"}, {"sessions"}, {"gc", "--dry-run"}, {"version"},
+	} {
+		cmd := g.command(args...)
+		cmd.Stdout = io.Discard
+		if got := env.Run(t, cmd); got.Code != 0 {
+			t.Errorf("%q exited with %d: %s", args, got.Code, got.Stderr)
+		}
+	}
+	secret := filepath.Join(env.Dir(t), "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"add", secret}, {"add", "--name", "y", "/etc/passwd"}, {"delete", path}, {"compact"}, {"repair"}, {"roots", "add", path},
+		{"roots", "remove", "x"}, {"copy", "--to", g.dir, path}, {"sign", "--all", "-k", secret}, {"gc", "--ignore-unreadable"}, {"import", secret},
+		{"info", secret}, {"dump", secret}, {"cat", secret}, {"daemon"}, {"mount", g.dir}, {"import", "--nar", secret, "--path", path},
+		{"cat", "/proc/self/environ"}, {"serve", "--write", "--state", g.dir},
+	} {
+		if got := g.run(args...); got.Code == 0 || strings.Contains(got.Stdout+got.Stderr, "secret\n") {
+			t.Errorf("%q exited with %d: %s%s", args, got.Code, got.Stdout, got.Stderr)
+		}
+	}
+	s.Must("info", path)
+	c := env.StartServe(t, g.command("serve", "--write"))
+	archive := file("unsigned")
+	c.Send(addRequest(storePath("unsigned"), hexSum(archive), len(archive)), archive)
+	if n, err := c.TryNumber(); err == nil {
+		t.Errorf("an unsigned path is answered with %d", n)
+	}
+	if got := c.End(); got.Code != 1 || !strings.Contains(got.Stderr, "because it lacks a valid signature") {
+		t.Errorf("serve exited with %d: %s", got.Code, got.Stderr)
+	}
+	other := env.NewStore(t)
+	unsigned := other.Must("add", "--name", "y", "/etc/passwd")
+	export := g.command("import")
+	export.Stdin = strings.NewReader(other.Must("export", unsigned))
+	if got := env.Run(t, export); got.Code == 0 || !strings.Contains(got.Stderr, "because it lacks a valid signature") {
+		t.Errorf("import exited with %d: %s", got.Code, got.Stderr)
+	}
+	// Of others' sessions it may end none.
+	root := env.StartServe(t, s.Command("serve", "--write"))
+	list := sessions(t, s)
+	if len(list) != 1 || list[0].User != "root" {
+		t.Fatalf("sessions: %+v", list)
+	}
+	if got := g.run("sessions", "kill", "1", "2", "3", "4", "5", "6", "7", "8", "9"); got.Code == 0 {
+		t.Errorf("kill exited with %d", got.Code)
+	}
+	add(root, "still", "alive")
+	// What nothing holds it may collect, as with Nix.
+	if got := root.End(); got.Code != 0 {
+		t.Error(got.Stderr)
+	}
+	if got := g.run("gc"); got.Code != 0 || !strings.Contains(got.Stdout, path) {
+		t.Errorf("gc exited with %d: %s%s", got.Code, got.Stdout, got.Stderr)
+	}
+}
+
+// Who may not come in finds the connection closed.
+func TestRefused(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	g := newGuest(t, s)
+	p := daemon(t, s, "--option", "allowed-users=root")
+	if got := g.run("ls"); got.Code != 1 || !strings.Contains(got.Stderr, "does not let you in") {
+		t.Errorf("ls exited with %d: %s", got.Code, got.Stderr)
+	}
+	env.Eventually(t, "the daemon tells of it", func() (bool, error) { return strings.Contains(p.Output(), "is not allowed to connect"), nil })
+	cmd := g.command("serve", "--write")
+	cmd.Stdin = strings.NewReader("")
+	if got := env.Run(t, cmd); got.Code == 0 || got.Stdout != "" {
+		t.Errorf("serve exited with %d: %q, %s", got.Code, got.Stdout, got.Stderr)
+	}
+}
+
+func TestTrustedGuest(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	g := newGuest(t, s)
+	daemon(t, s, "--option", "trusted-users=root nobody")
+	c := env.StartServe(t, g.command("serve", "--write"))
+	path := add(c, "unsigned", "by one who is trusted")
+	if got := c.End(); got.Code != 0 {
+		t.Errorf("serve exited with %d: %s", got.Code, got.Stderr)
+	}
+	s.Must("info", path)
+}
