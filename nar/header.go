@@ -72,7 +72,13 @@ type Limits struct {
 	Entries int
 	// NameBytes bounds the sum of the lengths of names and targets. 0 means 256 MiB.
 	NameBytes int64
+	// Size is the largest number of bytes of the NAR itself: what it turns out to be longer than that is ErrSize, at the first entry
+	// or contents that would go beyond. 0 means no limit.
+	Size int64
 }
+
+// ErrSize says that a NAR is longer than Limits.Size.
+var ErrSize = errors.New("NAR is longer than it should be")
 
 func (l Limits) withDefaults() Limits {
 	if l.Entries <= 0 {

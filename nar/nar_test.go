@@ -441,3 +441,42 @@ func TestNixVectors(t *testing.T) {
 		t.Errorf("%d vectors; want %d", len(names), len(want))
 	}
 }
+
+// A NAR that is longer than it should be is refused where it begins to be.
+func TestSizeLimit(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := nar.NewWriter(&b)
+	for _, h := range []nar.Header{
+		{Depth: 1, Type: nar.TypeDirectory}, {Depth: 2, Name: "a", Type: nar.TypeRegular, Size: 8}, {Depth: 2, Name: "b", Type: nar.TypeSymlink, Target: "a"},
+	} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(make([]byte, h.Size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nar.ReadTree(bytes.NewReader(b.Bytes()), nar.Limits{Size: int64(b.Len())}); err != nil {
+		t.Errorf("ReadTree of a NAR as long as it may be = %v", err)
+	}
+	for _, size := range []int64{1, 100, 300} {
+		r := nar.NewReader(bytes.NewReader(b.Bytes()), nar.Limits{Size: size})
+		for {
+			_, err := r.Next()
+			if errors.Is(err, nar.ErrSize) {
+				break
+			}
+			if err != nil {
+				t.Errorf("with a limit of %d of %d bytes: %v; want ErrSize", size, b.Len(), err)
+				break
+			}
+		}
+		if r.Offset() > size+200 {
+			t.Errorf("with a limit of %d, %d bytes were read", size, r.Offset())
+		}
+	}
+}

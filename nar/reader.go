@@ -77,6 +77,9 @@ func (r *Reader) Next() (Header, error) {
 		return Header{}, r.err
 	}
 	h, err := r.next()
+	if limit := r.budget.lim.Size; err == nil && limit > 0 && r.Offset() > limit-h.Size {
+		err = ErrSize
+	}
 	if err != nil {
 		r.err = err
 	}

@@ -83,7 +83,7 @@ func (s *Store) Add(ctx context.Context, r io.Reader, opts AddOptions) (nix.Path
 	var digest nix.Hash
 	if opts.Method == nix.MethodNAR {
 		h := newNarHash(opts.Algo)
-		st, err = s.ingest(ctx, r, opts.staging(h.tap()))
+		st, err = s.ingest(ctx, r, opts.staging(h.tap()), 0)
 		digest = h.sum(st, err)
 	} else {
 		var sp *spooled
@@ -207,9 +207,10 @@ func mustHash(algo nix.Algo, sum hash.Hash) nix.Hash {
 // pipeSize is the piece in which a NAR that is made here goes to the content store.
 const pipeSize = 256 << 10
 
-// ingest stages one NAR, within the limits of this store.
-func (s *Store) ingest(ctx context.Context, r io.Reader, opts cas.IngestOptions) (*cas.Staged, error) {
+// ingest stages one NAR, within the limits of this store, and of at most so many bytes if size is not 0.
+func (s *Store) ingest(ctx context.Context, r io.Reader, opts cas.IngestOptions, size int64) (*cas.Staged, error) {
 	opts.Limits = s.opts.Limits
+	opts.Limits.Size = size
 	return s.content.Ingest(ctx, r, opts)
 }
 
@@ -223,7 +224,7 @@ func (s *Store) ingestFrom(ctx context.Context, opts cas.IngestOptions, write fu
 		return err
 	})
 	src := wire.NewReader(pr)
-	st, err := s.ingest(ctx, src, opts)
+	st, err := s.ingest(ctx, src, opts, 0)
 	if err == nil {
 		// Write must end, and well.
 		if _, rerr := src.Read(make([]byte, 1)); rerr == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"time"
 
@@ -139,7 +140,10 @@ func skipNAR(ctx context.Context, src *wire.Reader, lim nar.Limits) error {
 // stage stores the contents of a path and compares them with its info, whose gaps it fills.
 func (s *Store) stage(ctx context.Context, info nix.PathInfo, src io.Reader, opts ImportOptions) (reg *registration, err error) {
 	ca := newCAHash(info)
-	st, err := s.ingest(ctx, src, opts.staging(ca.tap()))
+	st, err := s.ingest(ctx, src, opts.staging(ca.tap()), int64(min(info.NarSize, math.MaxInt64)))
+	if errors.Is(err, nar.ErrSize) {
+		err = &MismatchError{What: "size", Path: s.print(info.Path), Specified: strconv.FormatUint(info.NarSize, 10), Got: "more"}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func (s *Store) ImportStream(ctx context.Context, r io.Reader, opts ImportOption
 	q := s.newQueue(ctx, done)
 	var st *cas.Staged
 	err := readExport(src, s.storeDir, func() (err error) {
-		st, err = s.ingest(ctx, src, opts.staging(nil))
+		st, err = s.ingest(ctx, src, opts.staging(nil), 0)
 		return err
 	}, func(info nix.PathInfo) error {
 		reg := &registration{info: info, staged: st}
