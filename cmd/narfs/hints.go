@@ -46,6 +46,7 @@ func hintTable() []hintRow {
 	is := func(target error) func(error) bool { return func(err error) bool { return errors.Is(err, target) } }
 	return []hintRow{
 		{isA[*owner.ForeignError], "run the command as the user whose process that is"},
+		{is(owner.ErrTooLong), "do it in several parts: … | xargs narfs …"},
 		{is(owner.ErrVanished), "try again; what had not been finished has left no trace"},
 		{is(owner.ErrStopped), "try again"},
 		{isA[*lock.OwnedError], "wait until that process has ended, or end it"},

@@ -39,6 +39,8 @@ type Request struct {
 var (
 	// ErrAbsent says that nobody listens in a state directory, or that who did has left before he began with the command.
 	ErrAbsent = errors.New("no owner listens")
+	// ErrTooLong says that a command line is too long to be handed over.
+	ErrTooLong = errors.New("the command line is too long for the owner of the state directory")
 	// ErrVanished says that the owner has left while it was doing the command.
 	ErrVanished = errors.New("the owner of the state directory has vanished; how far the command got is not known")
 )
@@ -64,8 +66,11 @@ func (e *ForeignError) Error() string {
 
 // Do hands a request to the owner of a state directory and returns the exit code. When ctx ends, the owner ends the command
 // and Do returns its exit code all the same. An owner of another user is asked at its door, if it has one. Errors are ErrAbsent,
-// ErrVanished, *DeclinedError, *ForeignError, io/fs.ErrPermission and those of writing.
+// ErrVanished, ErrTooLong, *DeclinedError, *ForeignError, io/fs.ErrPermission and those of writing.
 func Do(ctx context.Context, dir string, req Request) (code int, err error) {
+	if err := req.fits(); err != nil {
+		return 0, err
+	}
 	code, err = do(ctx, filepath.Join(dir, Socket), req, false)
 	if _, foreign := errors.AsType[*ForeignError](err); !foreign && !errors.Is(err, iofs.ErrPermission) {
 		return code, err

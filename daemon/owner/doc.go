@@ -18,7 +18,7 @@
 //	dir        string, at most 4,096 bytes: the client's working directory
 //	args       list of at most 65,536 strings of at most 128 KiB each, 4 MiB together: its arguments, without the
 //	           program's name
-//	env        list of at most 64 strings NAME=value of at most 64 KiB each, 256 KiB together: the variables that matter
+//	env        list of at most 64 strings NAME=value of at most 128 KiB each, 1 MiB together: the variables that matter
 //
 // and the owner answers
 //

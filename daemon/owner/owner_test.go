@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -460,4 +461,36 @@ func openFiles(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(entries)
+}
+
+// What is longer than an owner takes is refused at once: asking again would not help.
+func TestTooLong(t *testing.T) {
+	dir := t.TempDir()
+	var got int
+	listen(t, dir, func(_ context.Context, c *owner.Command) int {
+		got = len(strings.Join(append(c.Args, c.Env...), ""))
+		return 0
+	}, owner.Options{})
+	many := func(n, size int) []string { return slices.Repeat([]string{strings.Repeat("x", size)}, n) }
+	for _, test := range []struct {
+		args, env []string
+		ok        bool
+	}{
+		{many(1, 128<<10), many(1, 128<<10), true},
+		{many(65536, 64), many(64, 16<<10), true},
+		{many(1, 128<<10+1), nil, false},
+		{many(65537, 1), nil, false},
+		{many(65536, 65), nil, false},
+		{nil, many(1, 128<<10+1), false},
+		{nil, many(65, 1), false},
+		{nil, many(64, 16<<10+1), false},
+	} {
+		req, _ := request(t, test.args...)
+		req.Env = test.env
+		_, err := owner.Do(t.Context(), dir, req)
+		sent := len(strings.Join(append(test.args, test.env...), ""))
+		if test.ok && (err != nil || got != sent) || !test.ok && !errors.Is(err, owner.ErrTooLong) {
+			t.Errorf("Do of %d arguments and %d variables, %d bytes = %v, and the owner got %d bytes; want it done: %v", len(test.args), len(test.env), sent, err, got, test.ok)
+		}
+	}
 }

@@ -22,11 +22,36 @@ const (
 	maxArg      = 128 << 10
 	maxArgSum   = 4 << 20
 	maxEnv      = 64
-	maxEnvVar   = 64 << 10
-	maxEnvSum   = 256 << 10
+	maxEnvVar   = 128 << 10
+	maxEnvSum   = 1 << 20
 	maxReason   = 4096
 	descriptors = 3
 )
+
+// fits returns ErrTooLong for what an owner would decline each time.
+func (req Request) fits() error {
+	for _, part := range []struct {
+		what             string
+		list             []string
+		count, each, all int
+	}{
+		{"working directory", []string{req.Dir}, 1, maxDir, maxDir},
+		{"arguments", req.Args, maxArgs, maxArg, maxArgSum},
+		{"environment", req.Env, maxEnv, maxEnvVar, maxEnvSum},
+	} {
+		all := 0
+		for _, text := range part.list {
+			all += len(text)
+			if len(text) > part.each {
+				return fmt.Errorf("%w: %d bytes in one of its %s, and there may be %d", ErrTooLong, len(text), part.what, part.each)
+			}
+		}
+		if len(part.list) > part.count || all > part.all {
+			return fmt.Errorf("%w: %d %s of %d bytes, and there may be %d of %d", ErrTooLong, len(part.list), part.what, all, part.count, part.all)
+		}
+	}
+	return nil
+}
 
 // received is a request as the owner gets it.
 type received struct {
