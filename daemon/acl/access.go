@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -221,44 +220,4 @@ func (a Access) JSON() AccessJSON {
 		j.GID = &a.Peer.GID
 	}
 	return j
-}
-
-// systemUsers are those of this machine. Nothing is remembered: who is put into a group counts at his next connection.
-type systemUsers struct{}
-
-// UserName implements Users.
-func (systemUsers) UserName(uid uint32) (string, error) {
-	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
-	if _, unknown := errors.AsType[user.UnknownUserIdError](err); unknown {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return u.Username, nil
-}
-
-// GroupName implements Users.
-func (systemUsers) GroupName(gid uint32) (string, error) {
-	g, err := user.LookupGroupId(strconv.FormatUint(uint64(gid), 10))
-	if _, unknown := errors.AsType[user.UnknownGroupIdError](err); unknown {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return g.Name, nil
-}
-
-// GroupsOf implements Users.
-func (systemUsers) GroupsOf(name string) (groups []string, err error) {
-	f, err := os.Open("/etc/group")
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	return groupsIn(f, name)
 }

@@ -184,8 +184,8 @@ gc-keep-outputs = true
 		origins[v.Name] = v.Origin
 	}
 	for name, want := range map[string]string{
-		"trusted-users": filepath.Join(dir, "nix.conf") + ":6", "require-sigs": filepath.Join(dir, "more.conf") + ":1",
-		"keep-outputs": filepath.Join(dir, "nix.conf") + ":10", "allowed-users": "$NIX_CONFIG:1", "max-sessions": "the command line",
+		"trusted-users": filepath.Join(dir, "nix.conf") + ":5, " + filepath.Join(dir, "nix.conf") + ":6", "require-sigs": filepath.Join(dir, "more.conf") + ":1",
+		"keep-outputs": filepath.Join(dir, "nix.conf") + ":10", "allowed-users": filepath.Join(dir, "nix.conf") + ":3, $NIX_CONFIG:1", "max-sessions": "the command line",
 		"secret-key-files": "default",
 	} {
 		if origins[name] != want {
@@ -206,10 +206,19 @@ func TestLoadErrors(t *testing.T) {
 		{"trusted-public-keys = rubbish", ":1: setting trusted-public-keys:"},
 		{"memory-budget = 9000000T", "is not a size"},
 		{"max-sessions = -1", "is not a number"},
+		{"keep-outputs = perhaps\nkeep-outputs = true", `:1: setting keep-outputs: "perhaps"`},
+		{"trusted-users= root", ":1: the line is not NAME = VALUE"},
+		{strings.Repeat("include leaf\n", 300), "leaf is one file too many, after 256"},
+		{strings.Repeat("include heavy\n", 5), "are longer than 4194304 bytes"},
+		{strings.Repeat("#", 1<<20+1), "is longer than 1048576 bytes"},
+		{"!include nested", "absent.conf is not there"},
 	}
 	for _, test := range tests {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, "nix.conf"), test.text)
+		write(t, filepath.Join(dir, "leaf"), "")
+		write(t, filepath.Join(dir, "heavy"), strings.Repeat("#", 1<<20))
+		write(t, filepath.Join(dir, "nested"), "include absent.conf")
 		_, err := acl.Load(acl.LoadOptions{Getenv: func(name string) string {
 			return map[string]string{"NIX_CONF_DIR": dir, "NARFS_CONF": "/nonexistent/narfs.conf"}[name]
 		}})
@@ -228,6 +237,36 @@ func TestLoadErrors(t *testing.T) {
 	}
 	if _, err := acl.Load(acl.LoadOptions{Getenv: func(string) string { return dir }}); err == nil {
 		t.Error("Load of a folder = nil error")
+	}
+}
+
+// What is nearly a setting, and what nobody but narfs reads and it does not know, may be a mistake; the rest is Nix's.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "nix.conf"), "trusted-user = x\nmax-jobs = 1\nextra-substituters = x\nextra-require-sigs = x\ninclude more")
+	write(t, filepath.Join(dir, "more"), "foo = 1\nextra-allowed-user = x")
+	write(t, filepath.Join(dir, "narfs.conf"), "\nfoo = 1\ninclude ours")
+	write(t, filepath.Join(dir, "ours"), "bar = 1")
+	env := map[string]string{"NIX_CONF_DIR": dir, "NARFS_CONF": filepath.Join(dir, "narfs.conf"), "NIX_CONFIG": "lock-timout = 1\nfoo = 1"}
+	s, err := acl.Load(acl.LoadOptions{Getenv: func(name string) string { return env[name] }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		dir + `/nix.conf:1: there is no setting "trusted-user"; is it to be trusted-users?`,
+		dir + `/nix.conf:4: there is no setting "extra-require-sigs"; is it to be require-sigs?`,
+		dir + `/more:2: there is no setting "extra-allowed-user"; is it to be allowed-users?`,
+		dir + `/narfs.conf:2: there is no setting "foo"`,
+		dir + `/ours:1: there is no setting "bar"`,
+		`$NIX_CONFIG:1: there is no setting "lock-timout"; is it to be lock-timeout?`,
+	}
+	if diff := cmp.Diff(want, s.Warnings); diff != "" {
+		t.Errorf("Warnings, -want +got:\n%s", diff)
+	}
+	env["NIX_CONFIG"] = strings.Repeat("lock-timout = 1\n", 10_000)
+	if s, err := acl.Load(acl.LoadOptions{Getenv: func(name string) string { return env[name] }}); err != nil || len(s.Warnings) != 100 {
+		t.Errorf("Load of 10,000 mistakes = %v; want 100 warnings", err)
 	}
 }
 
@@ -329,6 +368,49 @@ func TestSystemUsers(t *testing.T) {
 	stranger := acl.Peer{UID: 4_000_000_001, GID: 4_000_000_001, HasGID: true}
 	if got := s.Access(stranger); got.User != "4000000001" || got.Group != "4000000001" || got.Level != acl.Refused {
 		t.Errorf("Access of one without a name = %+v", got)
+	}
+}
+
+func TestUserFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	passwd, groups := filepath.Join(dir, "passwd"), filepath.Join(dir, "group")
+	write(t, passwd, "root:x:0:0:root:/root:/bin/sh\n# 1:x:1:1\n\n+nis:x:2:2::\n-:x:3:3\n:x:4:4:nameless\nshort:x\nbad:x:six:6\n"+
+		"alice:x:1000:100::\nsecond:x:1000:101::\nneg:x:-1:0\nbig:x:4294967296:0\nlast:x:4294967294:7::")
+	write(t, groups, "root:x:0:\nwheel:x:10:root,alice\nwheel:x:11:bob\nother:x:10:alice,bob\nfew:x:13\n#hidden:x:14:alice\n"+
+		"many:x:15:"+strings.Repeat("member,", 300_000)+"alice\nprefix:x:16:alice2,lice\n")
+	users := acl.UsersIn(passwd, groups)
+	for uid, want := range map[uint32]string{0: "root", 1000: "alice", 4294967294: "last", 1: "", 2: "", 3: "", 4: "", 6: "", 4294967295: ""} {
+		if got, err := users.UserName(uid); got != want || err != nil {
+			t.Errorf("UserName(%d) = %q, %v; want %q", uid, got, err, want)
+		}
+	}
+	for gid, want := range map[uint32]string{0: "root", 10: "wheel", 11: "wheel", 13: "few", 14: "", 99: ""} {
+		if got, err := users.GroupName(gid); got != want || err != nil {
+			t.Errorf("GroupName(%d) = %q, %v; want %q", gid, got, err, want)
+		}
+	}
+	for user, want := range map[string][]string{
+		"alice": {"wheel", "other", "many"}, "bob": {"other"}, "root": {"wheel"}, "nobody": nil, "lice": {"prefix"},
+	} {
+		if got, err := users.GroupsOf(user); !slices.Equal(got, want) || err != nil {
+			t.Errorf("GroupsOf(%s) = %v, %v; want %v", user, got, err, want)
+		}
+	}
+	write(t, groups, "new:x:10:alice\n")
+	if got, err := users.GroupsOf("alice"); !slices.Equal(got, []string{"new"}) || err != nil {
+		t.Errorf("GroupsOf after a change = %v, %v; want the new one", got, err)
+	}
+	none := acl.UsersIn(filepath.Join(dir, "none"), filepath.Join(dir, "none"))
+	if name, err := none.UserName(0); name != "" || err != nil {
+		t.Errorf("UserName without a file = %q, %v; want no name", name, err)
+	}
+	write(t, passwd, strings.Repeat("x", 17<<20))
+	if name, err := acl.UsersIn(passwd, dir).UserName(0); err == nil {
+		t.Errorf("UserName from a line without end = %q; want an error", name)
+	}
+	if found, err := acl.UsersIn(passwd, dir).GroupsOf("root"); err == nil {
+		t.Errorf("GroupsOf from a folder = %v; want an error", found)
 	}
 }
 

@@ -10,9 +10,14 @@
 //	include FILE       the settings of another file, relative to this one's folder, are taken here
 //	!include FILE      the same, and the file may be missing
 //
-// What comes later wins. Lists are words with white space between. Settings that only Nix knows are left alone. The files are
+// What comes later wins. Lists are words with white space between, and the = is a word of its own. The files are
 // $NIX_CONF_DIR/nix.conf, else /etc/nix/nix.conf, then $NARFS_CONF, else /etc/narfs/narfs.conf; then comes the text of
 // $NIX_CONFIG, then what the command line says. Source: nix's libutil/config.cc of 2.8; narfs.conf is our own.
+//
+// Settings that only Nix knows are left alone, with a warning where the name is nearly one of ours or nobody but narfs reads.
+// A missing file is an empty one. One that cannot be read is an error, where Nix goes on without it: it may be the one that
+// takes somebody's trust away. There may be 256 files of 1 MiB each and of 4 MiB together, which include each other at most
+// 16 deep.
 //
 // # Users
 //
@@ -28,7 +33,8 @@
 // the store that they are built for. Source: nix's nix-daemon.cc, and what the daemon of 2.8 answered.
 //
 // The user who runs the daemon is trusted in any case: the store is its files. Users and groups are looked up in
-// /etc/passwd and /etc/group, and nowhere else: this program has no C library that knows other places.
+// /etc/passwd and /etc/group, and nowhere else: this program has no C library that knows other places. On macOS the system
+// is asked, and the members of a group are also those of the groups in it.
 //
 // # Permissions
 //

@@ -27,6 +27,9 @@ type Settings struct {
 	MaxSessions                int   // 0: no limit
 	MemoryBudget               int64 // bytes; 0: no limit
 
+	// Warnings tell of what has no effect and perhaps should have: "FILE:LINE: there is no setting …".
+	Warnings []string
+
 	users  Users
 	values map[string]Value
 }
@@ -35,7 +38,7 @@ type Settings struct {
 type Value struct {
 	Name   string `json:"name"`
 	Value  string `json:"value"`
-	Origin string `json:"origin"` // "default", "FILE:LINE", "$NIX_CONFIG:LINE" or "the command line"
+	Origin string `json:"origin"` // "default", "FILE:LINE", "$NIX_CONFIG:LINE" or "the command line"; several with ", " between for a list
 }
 
 // setting is a row of the table of settings.
@@ -49,24 +52,32 @@ type setting struct {
 // settings is the table.
 func settings() []setting {
 	return []setting{
-		{"allowed-users", "", "*", true, func(s *Settings, v string) error { s.AllowedUsers = strings.Fields(v); return nil }},
-		{"build-users-group", "", "", false, func(s *Settings, v string) error { s.BuildUsersGroup = v; return nil }},
+		{"allowed-users", "", "*", true, func(s *Settings, v string) error { s.AllowedUsers = fields(v); return nil }},
+		{"build-users-group", "", builders(), false, func(s *Settings, v string) error { s.BuildUsersGroup = v; return nil }},
 		{"keep-derivations", "gc-keep-derivations", "true", false, func(s *Settings, v string) (err error) { s.KeepDerivations, err = parseBool(v); return err }},
 		{"keep-outputs", "gc-keep-outputs", "false", false, func(s *Settings, v string) (err error) { s.KeepOutputs, err = parseBool(v); return err }},
 		{"lock-timeout", "", "3600", false, func(s *Settings, v string) (err error) { s.LockTimeout, err = parseSeconds(v); return err }},
 		{"max-sessions", "", "1000", false, func(s *Settings, v string) (err error) { s.MaxSessions, err = parseCount(v); return err }},
 		{"memory-budget", "", "1G", false, func(s *Settings, v string) (err error) { s.MemoryBudget, err = ParseSize(v); return err }},
 		{"require-sigs", "", "true", false, func(s *Settings, v string) (err error) { s.RequireSigs, err = parseBool(v); return err }},
-		{"secret-key-files", "", "", true, func(s *Settings, v string) error { s.SecretKeyFiles = strings.Fields(v); return nil }},
+		{"secret-key-files", "", "", true, func(s *Settings, v string) error { s.SecretKeyFiles = fields(v); return nil }},
 		{"shutdown-timeout", "", "10", false, func(s *Settings, v string) (err error) { s.ShutdownTimeout, err = parseSeconds(v); return err }},
 		{"trusted-public-keys", "binary-cache-public-keys", "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=", true, setPublicKeys},
-		{"trusted-users", "", "root", true, func(s *Settings, v string) error { s.TrustedUsers = strings.Fields(v); return nil }},
+		{"trusted-users", "", "root", true, func(s *Settings, v string) error { s.TrustedUsers = fields(v); return nil }},
 	}
+}
+
+// builders is the group of the builders, as Nix has it where nothing is set: only root has any.
+func builders() string {
+	if os.Geteuid() == 0 {
+		return "nixbld"
+	}
+	return ""
 }
 
 func setPublicKeys(s *Settings, v string) error {
 	s.TrustedPublicKeys = nil
-	for word := range strings.FieldsSeq(v) {
+	for _, word := range fields(v) {
 		key, err := nix.ParsePublicKey(word)
 		if err != nil {
 			return err
@@ -153,19 +164,19 @@ func files(getenv func(string) string) []string {
 func Load(o LoadOptions) (*Settings, error) {
 	s := &Settings{users: o.Users, values: map[string]Value{}}
 	if s.users == nil {
-		s.users = systemUsers{}
+		s.users = systemUsers()
 	}
 	for _, row := range settings() {
 		s.values[row.name] = Value{row.name, row.initial, "default"}
 	}
 	p := &parser{values: s.values}
 	if o.Getenv != nil {
-		for _, name := range files(o.Getenv) {
-			if err := p.file(name, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		for i, name := range files(o.Getenv) {
+			if err := p.file(name, i > 0, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err
 			}
 		}
-		if err := p.text("$NIX_CONFIG", "/", o.Getenv("NIX_CONFIG"), 0); err != nil {
+		if err := p.text("$NIX_CONFIG", "", o.Getenv("NIX_CONFIG"), false, 0); err != nil {
 			return nil, err
 		}
 	}
@@ -174,7 +185,10 @@ func Load(o LoadOptions) (*Settings, error) {
 		if !ok {
 			return nil, fmt.Errorf("option %q is not NAME=VALUE", option)
 		}
-		known := p.set(strings.TrimSpace(name), strings.TrimSpace(value), "the command line")
+		known, err := p.set(strings.TrimSpace(name), strings.Join(fields(value), " "), "the command line")
+		if err != nil {
+			return nil, err
+		}
 		if !known {
 			return nil, fmt.Errorf("option %q: there is no such setting", strings.TrimSpace(name))
 		}
@@ -185,6 +199,7 @@ func Load(o LoadOptions) (*Settings, error) {
 			return nil, fmt.Errorf("%s: setting %s: %w", v.Origin, row.name, err)
 		}
 	}
+	s.Warnings = p.warnings
 	return s, nil
 }
 
