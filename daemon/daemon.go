@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -72,15 +73,18 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 }
 
 func (d *Daemon) openDoors(ctx context.Context, stateDir string) error {
+	for _, ln := range d.opts.Listeners {
+		d.server.Open(owner.Door{Listener: ln, Admit: d.admit})
+	}
 	for _, path := range append([]string{filepath.Join(stateDir, owner.PublicSocket)}, d.opts.Listen...) {
+		if slices.ContainsFunc(d.opts.Listeners, func(ln *net.UnixListener) bool { return filepath.Clean(ln.Addr().String()) == path }) {
+			continue // the service manager has made it, and keeps it
+		}
 		ln, err := owner.ListenUnix(ctx, path, 0o666)
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w", path, err)
 		}
 		d.server.Open(owner.Door{Listener: ln, Path: path, Admit: d.admit})
-	}
-	for _, ln := range d.opts.Listeners {
-		d.server.Open(owner.Door{Listener: ln, Admit: d.admit})
 	}
 	return nil
 }
@@ -124,12 +128,12 @@ func (d *Daemon) Reload() error {
 // Serve speaks the serve protocol for a command line that was handed over, on its descriptors. Reading and writing must end with the
 // session's context. The error is for the client's error output.
 func (d *Daemon) Serve(ctx context.Context, s *session.Session, in, out *owner.Stream, o session.ServeOptions) error {
-	return d.watched(s, out.Fd(), func() error { return d.sessions.Serve(ctx, s, in, out, o) })
+	return d.watched(ctx, s, out.Fd(), func() error { return d.sessions.Serve(ctx, s, in, out, o) })
 }
 
 // watched calls fn, and ends the session when nobody is left at the other end of a descriptor.
-func (d *Daemon) watched(s *session.Session, fd uintptr, fn func() error) error {
-	ctx, cancel := context.WithCancel(context.Background())
+func (d *Daemon) watched(ctx context.Context, s *session.Session, fd uintptr, fn func() error) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
@@ -157,7 +161,7 @@ func (d *Daemon) other(ctx context.Context, conn *net.UnixConn, first [8]byte, w
 	defer s.End()
 	var serveErr error
 	err = raw.Control(func(fd uintptr) {
-		serveErr = d.watched(s, fd, func() error {
+		serveErr = d.watched(ctx, s, fd, func() error {
 			defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 			return d.sessions.Serve(ctx, s, conn, conn, session.ServeOptions{Write: true})
 		})

@@ -22,12 +22,11 @@ import (
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/wire"
-	"github.com/narfs/narfs/nar/cas"
 )
 
 func open(tb testing.TB) *store.Store {
 	tb.Helper()
-	s, err := store.Open(tb.TempDir(), store.Options{Content: cas.Options{Reserve: -1}})
+	s, err := store.Open(tb.TempDir(), store.Options{})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -349,7 +348,6 @@ in [
 
 // The same roots and paths as Nix sees them.
 func TestAsNix(t *testing.T) {
-	t.Parallel()
 	if _, err := exec.LookPath("nix-store"); err != nil {
 		t.Skip("needs nix-store, as in Debian's package nix-bin")
 	}
@@ -511,7 +509,7 @@ func TestAgainstSessions(t *testing.T) {
 func TestModel(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		s, err := store.Open(filepath.Join(t.TempDir(), "s"), store.Options{Content: cas.Options{Reserve: -1}})
+		s, err := store.Open(filepath.Join(t.TempDir(), "s"), store.Options{})
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -16,12 +16,11 @@ import (
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/wire"
-	"github.com/narfs/narfs/nar/cas"
 )
 
 func open(tb testing.TB) *store.Store {
 	tb.Helper()
-	s, err := store.Open(tb.TempDir(), store.Options{Content: cas.Options{Reserve: -1}})
+	s, err := store.Open(tb.TempDir(), store.Options{})
 	if err != nil {
 		tb.Fatal(err)
 	}

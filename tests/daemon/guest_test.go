@@ -43,7 +43,14 @@ func newGuest(t *testing.T, s *env.Store) *guest {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{g.dir, filepath.Dir(s.State)} {
-		for ; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		for ; ; dir = filepath.Dir(dir) {
+			info, err := os.Stat(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Mode().Perm()&0o005 == 0o005 {
+				break
+			}
 			if err := os.Chmod(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -88,8 +95,21 @@ func TestGuest(t *testing.T) {
 		t.Errorf("whoami: %+v", who)
 	}
 	for _, args := range [][]string{
-		{"ls"}, {"ls", "-l"}, {"info", path}, {"cat", path}, {"dump", path}, {"export", path}, {"du"}, {"stats"}, {"tree", path}, {"verify"}, {"roots"},
-		{"locks"}, {"sessions"}, {"gc", "--dry-run"}, {"version"},
+		{"ls"},
+		{"ls", "-l"},
+		{"info", path},
+		{"cat", path},
+		{"dump", path},
+		{"export", path},
+		{"du"},
+		{"stats"},
+		{"tree", path},
+		{"verify"},
+		{"roots"},
+		{"locks"},
+		{"sessions"},
+		{"gc", "--dry-run"},
+		{"version"},
 	} {
 		cmd := g.command(args...)
 		cmd.Stdout = io.Discard
@@ -102,10 +122,25 @@ func TestGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"add", secret}, {"add", "--name", "y", "/etc/passwd"}, {"delete", path}, {"compact"}, {"repair"}, {"roots", "add", path},
-		{"roots", "remove", "x"}, {"copy", "--to", g.dir, path}, {"sign", "--all", "-k", secret}, {"gc", "--ignore-unreadable"}, {"import", secret},
-		{"info", secret}, {"dump", secret}, {"cat", secret}, {"daemon"}, {"mount", g.dir}, {"import", "--nar", secret, "--path", path},
-		{"cat", "/proc/self/environ"}, {"serve", "--write", "--state", g.dir},
+		{"add", secret},
+		{"add", "--name", "y", "/etc/passwd"},
+		{"delete", path},
+		{"compact"},
+		{"repair"},
+		{"roots", "add", path},
+		{"roots", "remove", "x"},
+		{"copy", "--to", g.dir, path},
+		{"sign", "--all", "-k", secret},
+		{"gc", "--ignore-unreadable"},
+		{"import", secret},
+		{"info", secret},
+		{"dump", secret},
+		{"cat", secret},
+		{"daemon"},
+		{"mount", g.dir},
+		{"import", "--nar", secret, "--path", path},
+		{"cat", "/proc/self/environ"},
+		{"serve", "--write", "--state", g.dir},
 	} {
 		if got := g.run(args...); got.Code == 0 || strings.Contains(got.Stdout+got.Stderr, "secret\n") {
 			t.Errorf("%q exited with %d: %s%s", args, got.Code, got.Stdout, got.Stderr)

@@ -23,9 +23,9 @@ func daemon(t *testing.T, s *env.Store, args ...string) *env.Process {
 	cmd := s.Command(slices.Concat([]string{"daemon"}, args)...)
 	cmd.Env = append(cmd.Env, "NIX_CONF_DIR=/nonexistent", "NARFS_CONF=/nonexistent")
 	for _, arg := range args {
-		if env, ok := strings.CutPrefix(arg, "ENV:"); ok {
+		if variable, ok := strings.CutPrefix(arg, "ENV:"); ok {
 			cmd.Args = slices.DeleteFunc(cmd.Args, func(a string) bool { return a == arg })
-			cmd.Env = append(cmd.Env, env)
+			cmd.Env = append(cmd.Env, variable)
 		}
 	}
 	cmd.Cancel = func() error { return nil } // it must end as a daemon does
@@ -95,7 +95,7 @@ func storePath(name string) string {
 }
 
 // addRequest is the request for adding a path, but for its NAR.
-func addRequest(path string, narHash string, narSize int, refs ...string) []byte {
+func addRequest(path, narHash string, narSize int, refs ...string) []byte {
 	return env.Wire(env.ServeAddToStoreNar, path, "", narHash, refs, 0, narSize, 0, 0, "")
 }
 
