@@ -121,6 +121,11 @@ func (d *Daemon) Reload() error {
 	if err != nil {
 		return fmt.Errorf("settings: %w", err)
 	}
+	if d.opts.Public { // else it is there for one command
+		for _, text := range settings.Warnings {
+			d.opts.Logger.Warn("settings", "warning", text)
+		}
+	}
 	d.settings.Store(settings)
 	return nil
 }

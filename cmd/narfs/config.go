@@ -29,7 +29,7 @@ func newConfig(p *process) *cobra.Command {
 			"  build-users-group    whoever has this primary group is refused\n" +
 			"  require-sigs         whether what others add must be signed or content-addressed\n" +
 			"  trusted-public-keys  whose signatures count\n" +
-			"  secret-key-files     with what narfs sign signs\n" +
+			"  secret-key-files     with what narfs sign signs; these signatures count, too\n" +
 			"  keep-derivations, keep-outputs   what narfs gc keeps beside what is referred to\n" +
 			"  lock-timeout         seconds to wait for who adds the same path, 0 for ever\n" +
 			"  shutdown-timeout     seconds that clients get when the daemon ends\n" +
@@ -47,6 +47,9 @@ func (p *process) config(names []string, asJSON bool) error {
 	s, err := acl.Load(acl.LoadOptions{Getenv: p.getenv, Options: p.options})
 	if err != nil {
 		return err
+	}
+	for _, text := range s.Warnings {
+		p.remark("narfs: %s\n", printable(text))
 	}
 	chosen := []acl.Value{}
 	for _, v := range s.Values() {
@@ -66,7 +69,7 @@ func (p *process) config(names []string, asJSON bool) error {
 		for _, v := range chosen {
 			line := v.Name + " = " + printable(v.Value)
 			if v.Origin != "default" {
-				line += strings.Repeat(" ", max(1, 44-len(line))) + "# " + v.Origin
+				line += strings.Repeat(" ", max(1, 44-len(line))) + "# " + printable(v.Origin)
 			}
 			if _, err := fmt.Fprintln(w, line); err != nil {
 				return err

@@ -35,7 +35,7 @@ func (o *importOptions) store(p *process) (store.ImportOptions, error) {
 	if err != nil {
 		return opts, err
 	}
-	opts.RequireSignature, opts.Keys = settings.RequireSigs, settings.TrustedPublicKeys
+	opts.RequireSignature, opts.Keys = settings.RequireSigs, settings.TrustedKeys
 	return opts, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/internal/nix"
 )
 
 // machine is a machine's users: alice (primary group users, in wheel), bob (staff), builder (nixbld).
@@ -368,6 +369,27 @@ func TestSystemUsers(t *testing.T) {
 	stranger := acl.Peer{UID: 4_000_000_001, GID: 4_000_000_001, HasGID: true}
 	if got := s.Access(stranger); got.User != "4000000001" || got.Group != "4000000001" || got.Level != acl.Refused {
 		t.Errorf("Access of one without a name = %+v", got)
+	}
+}
+
+// A host trusts what it signs itself, as far as its keys are there to be read.
+func TestTrustedKeys(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	key, err := nix.GenerateSecretKey("host-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, bad, none := filepath.Join(dir, "good"), filepath.Join(dir, "bad"), filepath.Join(dir, "none")
+	write(t, good, key.Export()+"\n")
+	write(t, bad, key.Export()[:50])
+	s := load(t, "secret-key-files="+strings.Join([]string{none, good, bad, dir, good}, " "))
+	if len(s.TrustedPublicKeys) != 1 || !slices.Equal(s.TrustedKeys, append(slices.Clone(s.TrustedPublicKeys), key.Public())) {
+		t.Errorf("TrustedKeys = %v; want Nix's and %v", s.TrustedKeys, key.Public())
+	}
+	if len(s.Warnings) != 2 || !strings.Contains(s.Warnings[0], bad) || !strings.HasSuffix(s.Warnings[1], dir+" is no file") ||
+		strings.Contains(s.Warnings[0], key.Export()[10:30]) {
+		t.Errorf("Warnings = %q; want the bad one, without its bytes, and the folder", s.Warnings)
 	}
 }
 

@@ -3,6 +3,7 @@ package acl
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,7 +19,7 @@ type Settings struct {
 	AllowedUsers, TrustedUsers []string
 	BuildUsersGroup            string
 	RequireSigs                bool
-	TrustedPublicKeys          []nix.PublicKey
+	TrustedPublicKeys          []nix.PublicKey // as configured
 	SecretKeyFiles             []string
 	KeepDerivations            bool
 	KeepOutputs                bool
@@ -26,6 +27,10 @@ type Settings struct {
 	ShutdownTimeout            time.Duration
 	MaxSessions                int   // 0: no limit
 	MemoryBudget               int64 // bytes; 0: no limit
+
+	// TrustedKeys are those whose signatures count: TrustedPublicKeys, and the public halves of the keys in SecretKeyFiles, as
+	// far as they are there and ours to read. So it is in Nix: a host takes back what it has signed.
+	TrustedKeys []nix.PublicKey
 
 	// Warnings tell of what has no effect and perhaps should have: "FILE:LINE: there is no setting …".
 	Warnings []string
@@ -200,7 +205,49 @@ func Load(o LoadOptions) (*Settings, error) {
 		}
 	}
 	s.Warnings = p.warnings
+	s.trustOwnKeys()
 	return s, nil
+}
+
+// trustOwnKeys fills TrustedKeys in.
+func (s *Settings) trustOwnKeys() {
+	s.TrustedKeys = slices.Clone(s.TrustedPublicKeys)
+	for _, name := range s.SecretKeyFiles {
+		key, err := readKey(name)
+		switch {
+		case errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission):
+		case err != nil:
+			s.Warnings = append(s.Warnings, fmt.Sprintf("%s: secret key: %v", s.values["secret-key-files"].Origin, err))
+		case !slices.Contains(s.TrustedKeys, key.Public()):
+			s.TrustedKeys = append(s.TrustedKeys, key.Public())
+		}
+	}
+}
+
+// maxKey bounds a file with a key, which has some 100 bytes.
+const maxKey = 4096
+
+func readKey(name string) (nix.SecretKey, error) {
+	// What is no file might never end, or never begin.
+	if info, err := os.Stat(name); err != nil {
+		return nix.SecretKey{}, err
+	} else if !info.Mode().IsRegular() {
+		return nix.SecretKey{}, fmt.Errorf("%s is no file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nix.SecretKey{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	text, err := io.ReadAll(io.LimitReader(f, maxKey))
+	if err != nil {
+		return nix.SecretKey{}, err
+	}
+	key, err := nix.ParseSecretKey(string(text))
+	if err != nil {
+		return key, fmt.Errorf("%s: %w", name, err)
+	}
+	return key, nil
 }
 
 // Values returns all settings, in the order of their names.

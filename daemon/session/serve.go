@@ -304,7 +304,7 @@ func (s *Session) importOptions() store.ImportOptions {
 	return store.ImportOptions{
 		Holder:           s.holder(),
 		RequireSignature: s.settings.RequireSigs && s.access.Level != acl.Trusted,
-		Keys:             s.settings.TrustedPublicKeys,
+		Keys:             s.settings.TrustedKeys,
 		Pins:             s.pins,
 		LockTimeout:      s.settings.LockTimeout,
 	}
