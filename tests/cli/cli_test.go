@@ -33,6 +33,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("NARFS", binary)
 			e.Setenv("NARFS_STATE_DIR", filepath.Join(e.WorkDir, ".state"))
 			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("NIX_CONF_DIR", filepath.Join(e.WorkDir, ".conf")) // not the settings of this machine
+			e.Setenv("NARFS_CONF", filepath.Join(e.WorkDir, ".conf", "narfs.conf"))
 			e.Defer(func() { env.UnmountBelow(t, e.WorkDir) })
 			return nil
 		},

@@ -1,8 +1,8 @@
 // Package cli holds the tests of narfs's command line, one testscript in
 // testdata for each feature.
 //
-// A script has narfs in its PATH ($NARFS) and a store of its own
-// ($NARFS_STATE_DIR). Beside what testscript knows, it may use
+// A script has narfs in its PATH ($NARFS), a store of its own
+// ($NARFS_STATE_DIR) and no settings ($NIX_CONF_DIR, $NARFS_CONF). Beside what testscript knows, it may use
 //
 //	exits CODE COMMAND [ARG...]   run a command that must exit with CODE
 //	keep VARIABLE                 set VARIABLE to what the last command printed, without the last newline
