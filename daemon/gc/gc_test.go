@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -431,7 +432,7 @@ func TestAgainstSessions(t *testing.T) {
 	link(t, s.Dir().Path(base), filepath.Join(s.StateDir(), "gcroots/base"))
 	stop := make(chan struct{})
 	var collectors, sessions sync.WaitGroup
-	collected := 0
+	var collected atomic.Int64
 	collectors.Go(func() {
 		for {
 			select {
@@ -446,7 +447,7 @@ func TestAgainstSessions(t *testing.T) {
 			}
 			plan, err := c.Plan(t.Context(), true)
 			if err == nil {
-				err = c.Delete(t.Context(), plan.Dead, store.CollectReport{Deleted: func(infos []nix.PathInfo) { collected += len(infos) }})
+				err = c.Delete(t.Context(), plan.Dead, store.CollectReport{Deleted: func(infos []nix.PathInfo) { collected.Add(int64(len(infos))) }})
 			}
 			c.Close()
 			if err != nil {
@@ -457,7 +458,7 @@ func TestAgainstSessions(t *testing.T) {
 	})
 	for worker := range 4 {
 		sessions.Go(func() {
-			for i := range 60 {
+			for i := 0; i < 60 || collected.Load() == 0; i++ {
 				name := fmt.Sprintf("p%d", (worker+i)%5) // workers meet
 				pins := s.Pin(fmt.Sprint("session ", worker))
 				first, second := path(t, name), path(t, name+"-user")
@@ -499,10 +500,7 @@ func TestAgainstSessions(t *testing.T) {
 	if err := s.Verify(t.Context(), store.VerifyOptions{Contents: true}, func(p store.Problem) { t.Error(p.Err) }); err != nil {
 		t.Error(err)
 	}
-	if collected == 0 {
-		t.Error("nothing was collected: the test shows nothing")
-	}
-	t.Logf("%d paths were collected meanwhile", collected)
+	t.Logf("%d paths were collected meanwhile", collected.Load())
 }
 
 // For any graph and roots: what a collection leaves is what the roots lead to.
