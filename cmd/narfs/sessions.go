@@ -58,6 +58,14 @@ func (p *process) otherSessions() []session.Info {
 	return list
 }
 
+// budgetTaken returns what the sessions have of their budget.
+func (p *process) budgetTaken() int64 {
+	if p.keeper.daemon == nil {
+		return 0
+	}
+	return p.keeper.daemon.Sessions().Budget().Taken()
+}
+
 func (p *process) listSessions(asJSON bool) error {
 	list := p.otherSessions()
 	if asJSON {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"os"
+	"runtime"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -58,7 +59,12 @@ func (p *process) stats(s *store.Store, asJSON, bytes bool) error {
 			Stored   int64   `json:"stored"`
 			PID      int     `json:"owner"`
 			Mounts   []mount `json:"mounts"`
-		}{st, s.StateDir(), string(s.Dir()), st.Stored(), os.Getpid(), all})
+
+			// Of the owner, for who looks for leaks.
+			Sessions   int   `json:"sessions"`
+			Goroutines int   `json:"goroutines"`
+			Budget     int64 `json:"budgetTaken"`
+		}{st, s.StateDir(), string(s.Dir()), st.Stored(), os.Getpid(), all, len(p.otherSessions()), runtime.NumGoroutine(), p.budgetTaken()})
 	}
 	size := sizeText
 	if bytes {
