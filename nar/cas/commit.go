@@ -116,21 +116,16 @@ func (s *Store) commitGroup(group []*commit) {
 	if len(written) == 0 {
 		return
 	}
-	settle := s.settle
+	ready := s.ready
 	if !slices.ContainsFunc(written, func(c *commit) bool { return !c.lazy }) {
-		settle = s.settleLazily
+		ready = s.readyLazily
 	}
-	known, err := settle()
+	known, chunks, err := ready()
 	for _, c := range written {
 		s.changes.add(c.recs)
-		if err == nil {
-			if err = s.index.apply(c.recs); err != nil {
-				s.log.fail(err)
-			}
-		}
-		if err == nil {
-			s.enterExtents(c.extents)
-		}
+	}
+	if err == nil {
+		err = s.enterGroup(chunks, written)
 	}
 	// Only now does the index know all that stands before that position: the records of the
 	// whole group do.
@@ -216,44 +211,85 @@ func (s *Store) finish() error {
 }
 
 // settle makes the log durable and enters the chunks that stand in it into the index, which
-// knows all chunks before the returned position then. The order matters: frames are
-// appended meanwhile. The position is taken first, because what is appended after the turn
-// of the pending set is not entered; the tail to sync last, because what is entered must
-// be durable.
+// knows all chunks before the returned position then.
 func (s *Store) settle() (known position, err error) {
-	known = s.log.tail()
-	chunks := s.pending.turn()
-	if err := s.log.sync(s.log.tail()); err != nil {
+	known, chunks, err := s.ready()
+	if err != nil {
 		return known, err
-	}
-	s.lazy.Store(false)
-	if s.unsynced {
-		if err := s.unmarkUnsynced(); err != nil {
-			return known, err
-		}
 	}
 	return known, s.enter(chunks)
 }
 
-// settleLazily is settle without the sync, which follows within lazyTime. Until then the index knows more
+// ready makes the log durable and returns the chunks that stand in it and are to be entered into the index, which
+// knows all chunks before the returned position then. The order matters: frames are
+// appended meanwhile. The position is taken first, because what is appended after the turn
+// of the pending set is not entered; the tail to sync last, because what is entered must
+// be durable.
+func (s *Store) ready() (known position, chunks map[chunk.ID]location, err error) {
+	known = s.log.tail()
+	chunks = s.pending.turn()
+	if err := s.log.sync(s.log.tail()); err != nil {
+		return known, nil, err
+	}
+	s.lazy.Store(false)
+	if s.unsynced {
+		if err := s.unmarkUnsynced(); err != nil {
+			return known, nil, err
+		}
+	}
+	return known, chunks, nil
+}
+
+// readyLazily is ready without the sync, which follows within lazyTime. Until then the index knows more
 // than the disk, and a mark on the disk says so.
-func (s *Store) settleLazily() (known position, err error) {
+func (s *Store) readyLazily() (known position, chunks map[chunk.ID]location, err error) {
 	if !s.unsynced {
 		if ok, err := s.markUnsynced(); err != nil {
-			return known, err
+			return known, nil, err
 		} else if !ok {
-			return s.settle()
+			return s.ready()
 		}
 	}
 	s.lazy.Store(true)
 	known = s.log.tail()
-	return known, s.enter(s.pending.turn())
+	return known, s.pending.turn(), nil
 }
 
+// enter enters chunks into the index.
 func (s *Store) enter(chunks map[chunk.ID]location) error {
-	if err := s.place(chunks); err != nil {
-		s.log.fail(err) // the index would never hear of them again
+	err := s.moveKnown(chunks)
+	if err == nil {
+		err = s.index.putChunks(chunks)
+	}
+	return s.entered(err)
+}
+
+// entered ends all writing after an error: the index would never hear of what it missed.
+func (s *Store) entered(err error) error {
+	if err != nil {
+		s.log.fail(err)
 		return fmt.Errorf("index: %w", err)
+	}
+	return nil
+}
+
+// enterGroup enters chunks, and then what a group of commits changes: in one transaction, if that is little.
+func (s *Store) enterGroup(chunks map[chunk.ID]location, group []*commit) error {
+	if err := s.moveKnown(chunks); err != nil {
+		return s.entered(err)
+	}
+	done, err := s.index.enterTogether(chunks, group)
+	if done || err != nil {
+		return s.entered(err)
+	}
+	if err := s.index.putChunks(chunks); err != nil {
+		return s.entered(err)
+	}
+	for _, c := range group {
+		if err := s.index.apply(c.recs); err != nil {
+			return s.entered(err)
+		}
+		s.enterExtents(c.extents)
 	}
 	return nil
 }

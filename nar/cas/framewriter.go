@@ -30,6 +30,11 @@ func (in *ingest) seal(fb *frameBuilder) error {
 	if len(fb.ids) == 0 {
 		return nil
 	}
+	if len(fb.raw) <= inlineFrame {
+		full := *fb
+		*fb = frameBuilder{kind: full.kind, seq: in.nextFrame(), raw: in.s.rawBuffer()}
+		return in.writeSealed(&full)
+	}
 	select {
 	case in.slots <- struct{}{}:
 	case <-in.ctx.Done():
@@ -38,25 +43,31 @@ func (in *ingest) seal(fb *frameBuilder) error {
 	full := *fb
 	*fb = frameBuilder{kind: full.kind, seq: in.nextFrame(), raw: in.s.rawBuffer()}
 	in.compressor.Go(func() {
-		place, err := in.s.writeFrame(&full, in.how, in.pins)
-		if err != nil {
+		if err := in.writeSealed(&full); err != nil {
 			in.cancel(err)
-		}
-		in.mu.Lock()
-		in.frames[full.seq] = place
-		for _, id := range full.ids {
-			delete(in.inflight, id)
-		}
-		in.mu.Unlock()
-		in.s.raws.Put(&full.raw)
-		if in.s.pending.len() > pendingChunks {
-			if err := errors.Join(in.s.room(), in.s.flush(in.ctx)); err != nil {
-				in.cancel(err)
-			}
 		}
 		<-in.slots
 	})
 	return nil
+}
+
+// inlineFrame is the size of frames that are compressed by who fills them: for less another goroutine takes longer to begin.
+const inlineFrame = 32 << 10
+
+// writeSealed writes a frame of this import.
+func (in *ingest) writeSealed(full *frameBuilder) error {
+	place, err := in.s.writeFrame(full, in.how, in.pins)
+	in.mu.Lock()
+	in.frames[full.seq] = place
+	for _, id := range full.ids {
+		delete(in.inflight, id)
+	}
+	in.mu.Unlock()
+	in.s.raws.Put(&full.raw)
+	if err == nil && in.s.pending.len() > pendingChunks {
+		err = errors.Join(in.s.room(), in.s.flush(in.ctx))
+	}
+	return err
 }
 
 // writeFrame compresses a frame and appends it to the log; its chunks are pending then.

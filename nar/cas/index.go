@@ -284,6 +284,74 @@ func (x *index) apply(recs []record) error {
 	return nil
 }
 
+// togetherMost is how many keys enterTogether takes.
+const togetherMost = 2048
+
+// enterTogether enters chunks and what commits change in one transaction, unless that is much, or takes objects away: then it
+// does nothing and reports false. Each transaction passes through several of Badger's goroutines.
+func (x *index) enterTogether(chunks map[chunk.ID]location, group []*commit) (done bool, err error) {
+	keys := len(chunks)
+	for _, c := range group {
+		keys += len(c.recs) + len(c.extents)
+		for _, r := range c.recs {
+			if r.value == nil && r.key[0] == spaceObject {
+				return false, nil
+			}
+		}
+		for _, e := range c.extents {
+			if len(e.encoded) > extentsPart {
+				return false, nil
+			}
+		}
+	}
+	if keys == 0 {
+		return true, nil
+	}
+	if keys > togetherMost {
+		return false, nil
+	}
+	txn := x.db.NewTransaction(true)
+	defer txn.Discard()
+	for id, loc := range chunks {
+		if err := txn.Set(chunkKey(id), loc.append(make([]byte, 0, locationSize))); err != nil {
+			return false, tooBig(err)
+		}
+	}
+	for _, c := range group {
+		for _, r := range c.recs {
+			if r.value == nil {
+				err = txn.Delete(r.key)
+			} else {
+				err = txn.Set(r.key, r.value)
+			}
+			if err != nil {
+				return false, tooBig(err)
+			}
+		}
+		for _, e := range c.extents {
+			// Of an object that was there before there may be more parts.
+			if _, err := txn.Get(extentsKey(e.narHash, 0)); !errors.Is(err, badger.ErrKeyNotFound) {
+				return false, err
+			}
+			if len(e.encoded) == 0 {
+				continue
+			}
+			if err := txn.Set(extentsKey(e.narHash, 0), e.encoded); err != nil {
+				return false, tooBig(err)
+			}
+		}
+	}
+	return true, txn.Commit()
+}
+
+// tooBig returns nil for the error of a transaction that holds no more.
+func tooBig(err error) error {
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		return nil
+	}
+	return err
+}
+
 // extentsPart is how much of an object's extents stands under one key.
 const extentsPart = 256 << 10
 

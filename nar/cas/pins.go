@@ -77,7 +77,10 @@ func (s *Store) keep(p *pins, loc location) {
 // two imports at once, was damaged, or is being moved by a sweep. It has the new place from
 // then on, and so have all who rely on the old one: else a sweep would take it for dead when
 // only they need it. Nobody looks up and pins a chunk in between (s.placing).
-func (s *Store) place(chunks map[chunk.ID]location) error {
+func (s *Store) moveKnown(chunks map[chunk.ID]location) error {
+	if len(chunks) == 0 {
+		return nil
+	}
 	ids := make([]chunk.ID, 0, len(chunks))
 	for id := range chunks {
 		ids = append(ids, id)
@@ -92,10 +95,7 @@ func (s *Store) place(chunks map[chunk.ID]location) error {
 			moved[id] = known[i]
 		}
 	}
-	if err := s.move(moved, chunks); err != nil {
-		return err
-	}
-	return s.index.putChunks(chunks)
+	return s.move(moved, chunks)
 }
 
 func (s *Store) move(from, to map[chunk.ID]location) error {
