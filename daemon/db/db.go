@@ -129,6 +129,42 @@ func (d *DB) Get(path nix.StorePath) (Record, error) {
 // tries is how often a record in parts is read that seems to be damaged.
 const tries = 3
 
+// presenter is a Reader that looks for many keys at once.
+type presenter interface {
+	Present(keys [][]byte) ([]bool, error)
+}
+
+// Valid returns those of paths that are valid, in their order.
+func (d *DB) Valid(paths []nix.StorePath) (valid []nix.StorePath, err error) {
+	many, ok := d.kv.(presenter)
+	if !ok {
+		for _, path := range paths {
+			ok, err := d.Has(path)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				valid = append(valid, path)
+			}
+		}
+		return valid, nil
+	}
+	keys := make([][]byte, len(paths))
+	for i, path := range paths {
+		keys[i] = infoKey(path)
+	}
+	there, err := many.Present(keys)
+	if err != nil {
+		return nil, err
+	}
+	for i, path := range paths {
+		if there[i] {
+			valid = append(valid, path)
+		}
+	}
+	return valid, nil
+}
+
 // Has reports whether a path is valid.
 func (d *DB) Has(path nix.StorePath) (bool, error) {
 	_, err := d.get(infoKey(path))

@@ -32,14 +32,12 @@ func (s *Store) IsValid(p nix.StorePath) (bool, error) { return s.db.Has(p) }
 
 // ValidPaths returns those of paths that are valid, in their order.
 func (s *Store) ValidPaths(paths []nix.StorePath) (valid []nix.StorePath, err error) {
-	for _, p := range paths {
-		ok, err := s.db.Has(p)
+	for group := range slices.Chunk(paths, validAtOnce) {
+		found, err := s.db.Valid(group)
 		if err != nil {
 			return nil, err
 		}
-		if ok {
-			valid = append(valid, p)
-		}
+		valid = append(valid, found...)
 	}
 	return valid, nil
 }

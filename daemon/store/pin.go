@@ -67,18 +67,12 @@ func (p *Pins) AddValid(paths []nix.StorePath) (valid []nix.StorePath, err error
 func (p *Pins) addValid(valid, group []nix.StorePath) ([]nix.StorePath, error) {
 	p.s.removal.RLock()
 	defer p.s.removal.RUnlock()
-	before := len(valid)
-	for _, path := range group {
-		ok, err := p.s.db.Has(path)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			valid = append(valid, path)
-		}
+	found, err := p.s.db.Valid(group)
+	if err != nil {
+		return nil, err
 	}
-	p.add(valid[before:])
-	return valid, nil
+	p.add(found)
+	return append(valid, found...), nil
 }
 
 // Len returns how many paths the set has.

@@ -186,6 +186,23 @@ func (x *index) get(key []byte) (value []byte, err error) {
 	return value, err
 }
 
+// present reports which keys are there.
+func (x *index) present(keys [][]byte) (there []bool, err error) {
+	defer guard(&err)
+	there = make([]bool, len(keys))
+	err = x.db.View(func(txn *badger.Txn) error {
+		for i, key := range keys {
+			_, err := txn.Get(key)
+			if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
+				return err
+			}
+			there[i] = err == nil
+		}
+		return nil
+	})
+	return there, err
+}
+
 // scan calls fn with every key of a prefix, in order, from one snapshot.
 func (x *index) scan(prefix []byte, fn func(key, value []byte) error) (err error) {
 	defer guard(&err)
