@@ -10,7 +10,7 @@ import (
 	"github.com/narfs/narfs/internal/nix"
 )
 
-type verifyOptions struct{ quick, json bool }
+type verifyOptions struct{ quick, json, repair bool }
 
 func newVerify(p *process) *cobra.Command {
 	var o verifyOptions
@@ -23,6 +23,9 @@ func newVerify(p *process) *cobra.Command {
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withStore(cmd.Context(), use{}, func(ctx context.Context, s *store.Store) error {
+				if o.repair {
+					return p.repair(ctx, s, args, repairOptions{quick: o.quick, json: o.json})
+				}
 				return p.verify(ctx, s, args, o)
 			})
 		},
@@ -30,6 +33,7 @@ func newVerify(p *process) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&o.quick, "quick", false, "look only whether the contents are there")
 	flags.BoolVar(&o.json, "json", false, "print JSON")
+	flags.BoolVar(&o.repair, "repair", false, "mend what can be without another store, as narfs repair does")
 	return cmd
 }
 

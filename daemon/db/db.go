@@ -350,6 +350,14 @@ func partKey(path nix.StorePath, part int) []byte {
 	return binary.BigEndian.AppendUint16(key, uint16(part))
 }
 
+// SlotOf returns the slot that a key is of.
+func SlotOf(key []byte) (slot uint32, ok bool) {
+	if len(key) != 5 || key[0] != kindSlot {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(key[1:]), true
+}
+
 func slotKey(slot uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{kindSlot}, slot)
 }

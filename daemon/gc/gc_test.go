@@ -460,7 +460,7 @@ func TestAgainstSessions(t *testing.T) {
 		sessions.Go(func() {
 			for i := range 60 {
 				put(t, s, fmt.Sprintf("rubbish%d-%d", worker, i), nil) // nobody asks for it again
-				name := fmt.Sprintf("p%d", (worker+i)%5) // workers meet
+				name := fmt.Sprintf("p%d", (worker+i)%5)               // workers meet
 				pins := s.Pin(fmt.Sprint("session ", worker))
 				first, second := path(t, name), path(t, name+"-user")
 				pins.Add(first, second)

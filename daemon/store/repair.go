@@ -125,6 +125,9 @@ func (s *Store) mend(ctx context.Context, p db.Problem) error {
 			return err
 		}
 	case still.Fix != nil:
+		if events, err = s.strayEvents(*still); err != nil {
+			return err
+		}
 		still.Fix(&b)
 	default:
 		return errors.New("it does not follow from others")
@@ -135,6 +138,18 @@ func (s *Store) mend(ctx context.Context, p db.Problem) error {
 		s.watches.tell(events)
 	}
 	return err
+}
+
+// strayEvents are what to tell when a stray record goes: who listed the slots took its path for valid.
+func (s *Store) strayEvents(p db.Problem) ([]Event, error) {
+	slot, ok := db.SlotOf(p.Key)
+	if !ok || p.Path.IsZero() {
+		return nil, nil
+	}
+	if r, err := s.db.Get(p.Path); err == nil && r.Slot == slot || err != nil && !errors.Is(err, db.ErrNotFound) {
+		return nil, err
+	}
+	return []Event{{Path: p.Path, Slot: slot, Removed: true}}, nil
 }
 
 // mendSlot gives a path whose slot record is wrong another slot.
@@ -228,9 +243,24 @@ func (s *Store) restorePath(ctx context.Context, p nix.StorePath, source Source)
 func (s *Store) dropUnreadable(ctx context.Context, p nix.StorePath) error {
 	s.removal.Lock()
 	defer s.removal.Unlock()
+	// Its slot cannot be read in its info any more.
+	var events []Event
+	err := s.db.Slotted(func(path nix.StorePath, slot uint32, _ Top) error {
+		if path == p {
+			events = append(events, Event{Path: p, Slot: slot, Removed: true})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	var b cas.Batch
 	db.DeleteUnreadable(&b, p)
-	return s.content.Commit(context.WithoutCancel(ctx), &b)
+	if err := s.content.Commit(context.WithoutCancel(ctx), &b); err != nil {
+		return err
+	}
+	s.watches.tell(events)
+	return nil
 }
 
 // drop deletes damaged paths with everything that refers to them.

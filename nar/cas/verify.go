@@ -239,6 +239,9 @@ func (v *verifier) object(ctx context.Context, h [32]byte) error {
 		if err = o.WriteNAR(ctx, w); err == nil && [32]byte(sum.Sum(nil)) != h {
 			err = fmt.Errorf("%w: the NAR's hash is %x", ErrCorrupt, sum.Sum(nil))
 		}
+		if err == nil {
+			err = o.placed()
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
@@ -247,6 +250,34 @@ func (v *verifier) object(ctx context.Context, h [32]byte) error {
 		v.found(Damage{NarHash: h, Object: true, Err: err})
 	}
 	return nil
+}
+
+// placed makes sure that the list of an object's chunks can be read, which those who read by extents do not need, and that the index
+// knows a place for each chunk: sweeps need both.
+func (o *Object) placed() error {
+	var ids []chunk.ID
+	locs := make([]location, markBatch)
+	flush := func() error {
+		if err := o.s.index.lookup(ids, locs); err != nil {
+			return err
+		}
+		for i, loc := range locs[:len(ids)] {
+			if loc.size == 0 {
+				if _, err := o.s.locate(ids[i]); err != nil { // it may be pending
+					return err
+				}
+			}
+		}
+		ids = ids[:0]
+		return nil
+	}
+	err := o.eachChunk(func(id chunk.ID) error {
+		if ids = append(ids, id); len(ids) == markBatch {
+			return flush()
+		}
+		return nil
+	})
+	return errors.Join(err, flush())
 }
 
 type countWriter struct {
