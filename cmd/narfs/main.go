@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -19,8 +20,12 @@ func main() {
 	switch name := filepath.Base(os.Args[0]); {
 	case isMountHelper(name, args):
 		args = append([]string{mountHelper, "--"}, args...)
-	case isNixServe(name, args):
-		args = nixServeArgs(args)
+	case isNixStore(name):
+		var err error
+		if args, err = nixServeArgs(args); err != nil {
+			_, _ = fmt.Fprintf(os.Stderr, "error: %v\n", err)
+			os.Exit(exitFailed)
+		}
 	}
 	signals := listenToSignals()
 	p := newProcess(args, os.Stdin, os.Stdout, os.Stderr)

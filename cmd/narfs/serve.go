@@ -106,14 +106,15 @@ func (p *process) startOwner(ctx context.Context, dir string) error {
 	return p.startBackground(ctx, dir, "daemon.log", args)
 }
 
-// isNixServe recognises how Nix clients start the other side: nix-store --serve.
-func isNixServe(name string, args []string) bool {
-	return name == "nix-store" && slices.Contains(args, "--serve")
-}
+// isNixStore recognises how Nix clients start the other side: nix-store --serve.
+func isNixStore(name string) bool { return name == "nix-store" }
 
 // nixServeArgs turns the command line of nix-store --serve into one of narfs. What follows --store, which Nix clients send for
 // the store parameter remote-store, names a state directory if it is a path.
-func nixServeArgs(args []string) []string {
+func nixServeArgs(args []string) ([]string, error) {
+	if !slices.Contains(args, "--serve") {
+		return nil, errors.New("this nix-store is narfs, which under that name only knows --serve")
+	}
 	out := []string{"serve"}
 	for i := 0; i < len(args); i++ {
 		switch arg := args[i]; {
@@ -127,5 +128,5 @@ func nixServeArgs(args []string) []string {
 			out = append(out, arg)
 		}
 	}
-	return out
+	return out, nil
 }
