@@ -17,6 +17,7 @@ type commit struct {
 	late       func() ([]record, error) // gives recs when the commit's turn has come
 	checkpoint bool                     // also write a checkpoint
 	lazy       bool                     // durable soon is enough
+	relog      bool                     // the index knows the records, and another commit makes them durable: they come alone
 	extents    []objectExtents          // to enter once recs are
 	done       chan error               // buffered
 }
@@ -114,6 +115,11 @@ func (s *Store) commitGroup(group []*commit) {
 		written = append(written, c)
 	}
 	if len(written) == 0 {
+		return
+	}
+	if written[0].relog {
+		s.changes.add(written[0].recs)
+		written[0].done <- nil
 		return
 	}
 	ready := s.ready

@@ -238,6 +238,16 @@ func (s *Store) renewExtents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var group []objectExtents
+	size := 0
+	enter := func() error {
+		if len(group) == 0 {
+			return nil
+		}
+		c := &commit{extents: group, done: make(chan error, 1)}
+		group, size = nil, 0
+		return s.submit(ctx, c)
+	}
 	for _, h := range objects {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
@@ -262,13 +272,19 @@ func (s *Store) renewExtents(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c := &commit{extents: []objectExtents{{h, x.encode()}}, done: make(chan error, 1)}
-		if err := s.submit(ctx, c); err != nil {
-			return err
+		e := objectExtents{h, x.encode()}
+		group, size = append(group, e), size+len(e.encoded)
+		if len(group) == renewGroup || size > extentsPart {
+			if err := enter(); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return enter()
 }
+
+// renewGroup is of how many objects the extents are entered together.
+const renewGroup = 256
 
 // objects returns the names of all objects.
 func (s *Store) objects() (all [][32]byte, err error) {

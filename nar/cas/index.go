@@ -186,6 +186,28 @@ func (x *index) get(key []byte) (value []byte, err error) {
 	return value, err
 }
 
+// getMany returns the values of keys, nil for those that are not there.
+func (x *index) getMany(keys [][]byte) (values [][]byte, err error) {
+	defer guard(&err)
+	values = make([][]byte, len(keys))
+	err = x.db.View(func(txn *badger.Txn) error {
+		for i, key := range keys {
+			item, err := txn.Get(key)
+			if errors.Is(err, badger.ErrKeyNotFound) {
+				continue
+			}
+			if err == nil {
+				values[i], err = item.ValueCopy([]byte{})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return values, err
+}
+
 // present reports which keys are there.
 func (x *index) present(keys [][]byte) (there []bool, err error) {
 	defer guard(&err)
@@ -346,14 +368,20 @@ func (x *index) enterTogether(chunks map[chunk.ID]location, group []*commit) (do
 			}
 		}
 		for _, e := range c.extents {
+			if _, err := txn.Get(objectKey(e.narHash)); errors.Is(err, badger.ErrKeyNotFound) {
+				continue // deleted meanwhile
+			}
 			// Of an object that was there before there may be more parts.
-			if _, err := txn.Get(extentsKey(e.narHash, 0)); !errors.Is(err, badger.ErrKeyNotFound) {
+			if _, err := txn.Get(extentsKey(e.narHash, 1)); !errors.Is(err, badger.ErrKeyNotFound) {
 				return false, err
 			}
+			key := extentsKey(e.narHash, 0)
 			if len(e.encoded) == 0 {
-				continue
+				err = txn.Delete(key)
+			} else {
+				err = txn.Set(key, e.encoded)
 			}
-			if err := txn.Set(extentsKey(e.narHash, 0), e.encoded); err != nil {
+			if err != nil {
 				return false, tooBig(err)
 			}
 		}

@@ -155,21 +155,20 @@ func (sw *sweep) moveRecords(ctx context.Context, id uint32, pm *packMarks, olde
 	if err != nil {
 		return err
 	}
-	for group := range slices.Chunk(keys, 512) {
-		c := &commit{done: make(chan error, 1), late: func() (recs []record, err error) {
-			for _, name := range group {
-				key := []byte(name)
-				value, err := sw.s.index.get(key)
-				if errors.Is(err, ErrNotFound) {
-					if !oldest { // an older pack may say that it is there
-						recs = append(recs, record{key: key})
-					}
-					continue
+	for group := range slices.Chunk(keys, 2048) {
+		c := &commit{done: make(chan error, 1), relog: true, late: func() (recs []record, err error) {
+			names := make([][]byte, len(group))
+			for i, name := range group {
+				names[i] = []byte(name)
+			}
+			values, err := sw.s.index.getMany(names)
+			if err != nil {
+				return nil, err
+			}
+			for i, key := range names {
+				if values[i] != nil || !oldest { // an older pack may say that it is there
+					recs = append(recs, record{key, values[i]})
 				}
-				if err != nil {
-					return nil, err
-				}
-				recs = append(recs, record{key, value})
 			}
 			return recs, nil
 		}}
