@@ -205,6 +205,52 @@ func (d *DB) Referrers(path nix.StorePath) ([]nix.StorePath, error) {
 	return d.names(pairKey(kindReferrer, path), "", 0)
 }
 
+// manyScanner is a Reader that scans many prefixes at once.
+type manyScanner interface {
+	ScanMany(prefixes [][]byte, fn func(i int, key []byte) error) error
+}
+
+// manyNames returns the base names behind each of some prefixes.
+func (d *DB) manyNames(prefixes [][]byte) (found [][]nix.StorePath, err error) {
+	found = make([][]nix.StorePath, len(prefixes))
+	many, ok := d.kv.(manyScanner)
+	if !ok {
+		for i, prefix := range prefixes {
+			if found[i], err = d.names(prefix, "", 0); err != nil {
+				return nil, err
+			}
+		}
+		return found, nil
+	}
+	err = many.ScanMany(prefixes, func(i int, key []byte) error {
+		path, err := nix.ParseBaseName(string(key[len(prefixes[i]):]))
+		if err != nil {
+			return fmt.Errorf("%w: key %q: %w", ErrCorrupt, key, err)
+		}
+		found[i] = append(found[i], path)
+		return nil
+	})
+	return found, err
+}
+
+// ReferrersOf is Referrers for each of some paths.
+func (d *DB) ReferrersOf(paths []nix.StorePath) ([][]nix.StorePath, error) {
+	prefixes := make([][]byte, len(paths))
+	for i, path := range paths {
+		prefixes[i] = pairKey(kindReferrer, path)
+	}
+	return d.manyNames(prefixes)
+}
+
+// ByNarHashes is ByNarHash for each of some hashes.
+func (d *DB) ByNarHashes(hashes [][32]byte) ([][]nix.StorePath, error) {
+	prefixes := make([][]byte, len(hashes))
+	for i, hash := range hashes {
+		prefixes[i] = objectKey(hash)
+	}
+	return d.manyNames(prefixes)
+}
+
 // HasReferrers reports whether Referrers would return any.
 func (d *DB) HasReferrers(path nix.StorePath) (bool, error) {
 	found, err := d.names(pairKey(kindReferrer, path), "", 1)

@@ -99,7 +99,11 @@ func (c *Collection) deleteSome(ctx context.Context, paths []nix.StorePath, repo
 	defer s.removal.Unlock()
 	going := make(map[nix.StorePath]struct{}, len(free))
 	var group []db.Record
-	for _, p := range free {
+	referrers, err := s.db.ReferrersOf(free)
+	if err != nil {
+		return err
+	}
+	for i, p := range free {
 		r, err := s.db.Get(p)
 		if errors.Is(err, db.ErrNotFound) {
 			continue
@@ -107,11 +111,7 @@ func (c *Collection) deleteSome(ctx context.Context, paths []nix.StorePath, repo
 		if err != nil {
 			return err
 		}
-		why, err := s.needs(p, going)
-		if err != nil {
-			return err
-		}
-		if why != nil {
+		if why := s.needs(p, referrers[i], going); why != nil {
 			stay = append(stay, kept{p, why})
 			continue
 		}
@@ -134,14 +134,10 @@ func (c *Collection) deleteSome(ctx context.Context, paths []nix.StorePath, repo
 	return nil
 }
 
-// needs returns an *InUseError if a path must stay while those in going go. Removal is held for writing.
-func (s *Store) needs(p nix.StorePath, going map[nix.StorePath]struct{}) (why, err error) {
+// needs returns an *InUseError if a path must stay while those in going go, else nil. Removal is held for writing.
+func (s *Store) needs(p nix.StorePath, referrers []nix.StorePath, going map[nix.StorePath]struct{}) error {
 	if by := s.pins.pinnedBy(p); len(by) > 0 {
-		return &InUseError{Path: s.print(p), By: by}, nil
-	}
-	referrers, err := s.db.Referrers(p)
-	if err != nil {
-		return nil, err
+		return &InUseError{Path: s.print(p), By: by}
 	}
 	var others []string
 	for _, ref := range referrers {
@@ -150,7 +146,7 @@ func (s *Store) needs(p nix.StorePath, going map[nix.StorePath]struct{}) (why, e
 		}
 	}
 	if len(others) > 0 {
-		return &InUseError{Path: s.print(p), By: others, Referrers: true}, nil
+		return &InUseError{Path: s.print(p), By: others, Referrers: true}
 	}
-	return nil, nil //nolint:nilnil // nothing needs it
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/narfs/narfs/daemon/db"
@@ -105,12 +106,14 @@ func (s *Store) deleteGroup(ctx context.Context, group []db.Record) error {
 		events[i] = Event{Path: r.Info.Path, Slot: r.Slot, Removed: true}
 		bytes += int64(r.Info.NarSize)
 	}
-	for hash := range hashes {
-		shared, err := s.sharedBeyond(hash, going)
-		if err != nil {
-			return err
-		}
-		if !shared {
+	objects := slices.Collect(maps.Keys(hashes))
+	having, err := s.db.ByNarHashes(objects)
+	if err != nil {
+		return err
+	}
+	for i, hash := range objects {
+		stays := func(p nix.StorePath) bool { _, goes := going[p]; return !goes }
+		if !slices.ContainsFunc(having[i], stays) {
 			b.DeleteObject(hash)
 		}
 	}
@@ -121,18 +124,4 @@ func (s *Store) deleteGroup(ctx context.Context, group []db.Record) error {
 	s.totals.add(-int64(len(group)), -bytes)
 	s.watches.tell(events)
 	return nil
-}
-
-// sharedBeyond reports whether other paths than those that go have an object.
-func (s *Store) sharedBeyond(hash [32]byte, going map[nix.StorePath]struct{}) (bool, error) {
-	paths, err := s.db.ByNarHash(hash)
-	if err != nil {
-		return false, err
-	}
-	for _, p := range paths {
-		if _, ok := going[p]; !ok {
-			return true, nil
-		}
-	}
-	return false, nil
 }

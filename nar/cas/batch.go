@@ -28,6 +28,16 @@ func (s *Store) Scan(prefix []byte, fn func(key, value []byte) error) error {
 	})
 }
 
+// ScanMany calls fn with each of the owner's keys that begin with one of some prefixes, and the number of that, as of one moment. It
+// costs less than a Scan for each. The slice is valid during the call only.
+func (s *Store) ScanMany(prefixes [][]byte, fn func(i int, key []byte) error) error {
+	full := make([][]byte, len(prefixes))
+	for i, prefix := range prefixes {
+		full[i] = append([]byte{spaceOwner}, prefix...)
+	}
+	return s.index.scanMany(full, func(i int, key []byte) error { return fn(i, key[1:]) })
+}
+
 // Batch is a set of changes that Commit makes together. The zero value is empty.
 type Batch struct {
 	// Lazy says that the changes need not be durable when Commit returns, but within a second, and when a later commit that is

@@ -186,6 +186,25 @@ func (x *index) get(key []byte) (value []byte, err error) {
 	return value, err
 }
 
+// scanMany calls fn with every key of some prefixes.
+func (x *index) scanMany(prefixes [][]byte, fn func(i int, key []byte) error) (err error) {
+	defer guard(&err)
+	return x.db.View(func(txn *badger.Txn) error {
+		opts := badger.DefaultIteratorOptions
+		opts.PrefetchValues = false
+		it := txn.NewIterator(opts)
+		defer it.Close()
+		for i, prefix := range prefixes {
+			for it.Seek(prefix); it.ValidForPrefix(prefix); it.Next() {
+				if err := fn(i, it.Item().Key()); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // getMany returns the values of keys, nil for those that are not there.
 func (x *index) getMany(keys [][]byte) (values [][]byte, err error) {
 	defer guard(&err)
