@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -330,12 +329,14 @@ func (x *index) apply(recs []record) error {
 		if err := txn.Commit(); err != nil {
 			return err
 		}
+		var gone [][32]byte
 		for _, r := range recs[:n] {
 			if r.value == nil && r.key[0] == spaceObject && len(r.key) == 1+len(chunk.ID{}) {
-				if err := x.dropExtents([32]byte(r.key[1:])); err != nil {
-					return err
-				}
+				gone = append(gone, [32]byte(r.key[1:]))
 			}
+		}
+		if err := x.dropExtents(gone...); err != nil {
+			return err
 		}
 		recs = recs[n:]
 	}
@@ -460,10 +461,24 @@ func (x *index) putExtents(narHash [32]byte, b []byte) error {
 	return nil
 }
 
-func (x *index) dropExtents(narHash [32]byte) error {
+// dropExtents deletes the extents of objects.
+func (x *index) dropExtents(objects ...[32]byte) error {
+	if len(objects) == 0 {
+		return nil
+	}
 	var keys []record
-	err := x.scan(extentsKey(narHash, 0)[:1+len(narHash)], func(key, _ []byte) error {
-		keys = append(keys, record{key: slices.Clone(key)})
+	err := x.db.View(func(txn *badger.Txn) error {
+		for _, h := range objects {
+			for part := 0; ; part++ { // they are numbered without gaps
+				key := extentsKey(h, part)
+				if _, err := txn.Get(key); errors.Is(err, badger.ErrKeyNotFound) {
+					break
+				} else if err != nil {
+					return err
+				}
+				keys = append(keys, record{key: key})
+			}
+		}
 		return nil
 	})
 	if err != nil || len(keys) == 0 {
