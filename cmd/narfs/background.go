@@ -33,7 +33,8 @@ func (p *process) startBackground(ctx context.Context, state, logName string, ar
 		return err
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...)
-	cmd.Dir = "/" // it must not keep another file system from being unmounted
+	cmd.Args[0] = "narfs" // the file may be called nix-store
+	cmd.Dir = "/"         // it must not keep another file system from being unmounted
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	ready, err := cmd.StdoutPipe()
