@@ -38,7 +38,7 @@ func (c *Collection) Close() {
 	<-c.s.collecting
 }
 
-// CollectReport hears how a collection goes on. Either may be nil.
+// CollectReport hears how a collection goes on. Either may be nil, and may take its time: nothing is locked meanwhile.
 type CollectReport struct {
 	// Deleted hears of the paths that were deleted, a commit's at a time.
 	Deleted func(infos []nix.PathInfo)
@@ -64,33 +64,49 @@ func (c *Collection) Delete(ctx context.Context, paths []nix.StorePath, report C
 	return nil
 }
 
+// spared is a path that stays, and why.
+type spared struct {
+	path nix.StorePath
+	why  error
+}
+
+// deleteSome deletes what it can of some paths in one commit. Nothing is locked while it reports: who hears of it may wait for
+// somebody who does not listen.
 func (c *Collection) deleteSome(ctx context.Context, paths []nix.StorePath, report CollectReport) error {
-	s := c.s
-	type kept struct {
-		path nix.StorePath
-		why  error
+	group, stay, err := c.deleteFree(ctx, paths)
+	if report.Kept != nil {
+		for _, k := range stay {
+			report.Kept(k.path, k.why)
+		}
 	}
-	var stay []kept
+	if report.Deleted != nil && len(group) > 0 {
+		infos := make([]nix.PathInfo, 0, len(group))
+		for _, r := range group {
+			infos = append(infos, r.Info)
+		}
+		report.Deleted(infos)
+	}
+	return err
+}
+
+// deleteFree deletes those of some paths that nobody works on and nothing needs, and returns what became of them.
+func (c *Collection) deleteFree(ctx context.Context, paths []nix.StorePath) (group []db.Record, stay []spared, err error) {
+	s := c.s
 	var free []nix.StorePath
 	var held []*lock.Held
 	defer func() {
 		for _, h := range held {
 			h.Unlock()
 		}
-		if report.Kept != nil {
-			for _, k := range stay {
-				report.Kept(k.path, k.why)
-			}
-		}
 	}()
 	for _, p := range paths {
 		h, err := s.locks.TryLockAll([]nix.StorePath{p}, "collect garbage")
 		if other, ok := errors.AsType[*lock.HeldError](err); ok {
-			stay = append(stay, kept{p, &InUseError{Path: s.print(p), By: []string{other.Holder}}})
+			stay = append(stay, spared{p, &InUseError{Path: s.print(p), By: []string{other.Holder}}})
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, stay, err
 		}
 		held = append(held, h)
 		free = append(free, p)
@@ -98,10 +114,9 @@ func (c *Collection) deleteSome(ctx context.Context, paths []nix.StorePath, repo
 	s.removal.Lock()
 	defer s.removal.Unlock()
 	going := make(map[nix.StorePath]struct{}, len(free))
-	var group []db.Record
 	referrers, err := s.db.ReferrersOf(free)
 	if err != nil {
-		return err
+		return nil, stay, err
 	}
 	for i, p := range free {
 		r, err := s.db.Get(p)
@@ -109,29 +124,22 @@ func (c *Collection) deleteSome(ctx context.Context, paths []nix.StorePath, repo
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, stay, err
 		}
 		if why := s.needs(p, referrers[i], going); why != nil {
-			stay = append(stay, kept{p, why})
+			stay = append(stay, spared{p, why})
 			continue
 		}
 		going[p] = struct{}{}
 		group = append(group, r)
 	}
 	if len(group) == 0 {
-		return nil
+		return nil, stay, nil
 	}
 	if err := s.deleteGroup(ctx, group); err != nil {
-		return err
+		return nil, stay, err
 	}
-	if report.Deleted != nil {
-		infos := make([]nix.PathInfo, 0, len(group))
-		for _, r := range group {
-			infos = append(infos, r.Info)
-		}
-		report.Deleted(infos)
-	}
-	return nil
+	return group, stay, nil
 }
 
 // needs returns an *InUseError if a path must stay while those in going go, else nil. Removal is held for writing.
