@@ -30,8 +30,9 @@ type Options struct {
 	// Listen are further sockets to make, and Listeners such that are there already. Closing does not remove the latter.
 	Listen    []string
 	Listeners []*net.UnixListener
-	// Leaving is as in owner.Options.
-	Leaving bool
+	// Leaving and Declines are as in owner.Options.
+	Leaving  bool
+	Declines func(args []string) string
 	// Logger hears what goes wrong; nil discards.
 	Logger *slog.Logger
 }
@@ -58,7 +59,7 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 	}
 	settings := d.settings.Load()
 	d.sessions = session.NewManager(s, session.Options{Settings: d.settings.Load, Memory: settings.MemoryBudget, Logger: o.Logger})
-	d.server, err = owner.Listen(ctx, s.StateDir(), o.Handle, owner.Options{Leaving: o.Leaving, Logger: o.Logger, Other: d.other})
+	d.server, err = owner.Listen(ctx, s.StateDir(), o.Handle, owner.Options{Leaving: o.Leaving, Declines: o.Declines, Logger: o.Logger, Other: d.other})
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func newDaemon(p *process) *cobra.Command {
 			if p.keeper != nil {
 				return p.daemonElsewhere(o)
 			}
-			u := use{creates: true, lasts: true, listen: o.listen}
+			u := use{creates: true, lasts: true, listen: o.listen, passing: o.idle > 0}
 			var err error
 			if u.listeners, err = inherited(); err != nil {
 				return err
@@ -166,7 +166,8 @@ func (p *process) runDaemon(ctx context.Context, mo fs.Options, o daemonOptions)
 				notify(systemd.SdNotifyWatchdog)
 			}
 		case now := <-idle.C:
-			if since, nobody := k.daemon.Idle(); o.idle > 0 && nobody && mount == nil && now.Sub(since) >= o.idle {
+			since, nobody := k.daemon.Idle()
+			if o.idle > 0 && nobody && mount == nil && (now.Sub(since) >= o.idle || k.yields.Load()) {
 				return nil
 			}
 		}

@@ -26,6 +26,7 @@ type keeper struct {
 	daemon  *daemon.Daemon // nil if it could not listen
 	started chan struct{}  // closed when daemon is set
 	tidying atomic.Bool    // somebody does
+	yields  atomic.Bool    // an owner that was only started for clients leaves as soon as they have: another one waits
 
 	spareProcs sync.Once // see addProcs
 }
@@ -40,6 +41,9 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 	o := daemon.Options{
 		Handle: k.do, Load: p.loadSettings, Leaving: !u.lasts, Public: u.lasts, Listen: u.listen, Listeners: u.listeners, Logger: p.logger(),
 	}
+	if u.passing {
+		o.Declines = k.yield
+	}
 	var err error
 	k.daemon, err = daemon.Start(ctx, s, o)
 	close(k.started)
@@ -51,6 +55,16 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 		}
 	}
 	return k, nil
+}
+
+// yield has a daemon that was started for good follow one that was started for some clients.
+func (k *keeper) yield(args []string) (why string) {
+	isIdle := func(arg string) bool { return strings.HasPrefix(arg, "--idle") }
+	if !slices.Contains(args, "daemon") || slices.ContainsFunc(args, isIdle) {
+		return ""
+	}
+	k.yields.Store(true)
+	return "it leaves when its clients have"
 }
 
 // use calls fn with the store. What fn changes can be seen in all mounts when use returns.

@@ -66,6 +66,7 @@ type use struct {
 	creates  bool // there need be no store yet
 	lasts    bool // goes on until somebody ends it
 	rebuilds bool // the index, first
+	passing  bool // lasts as long as there are clients
 
 	// Further sockets of an owner that lasts: see daemon.Options.
 	listen    []string

@@ -52,6 +52,8 @@ type Handler func(ctx context.Context, c *Command) (code int)
 type Options struct {
 	// Leaving says that the owner will leave when its own work is done: it declines commands that last.
 	Leaving bool
+	// Declines returns why the owner does not do a command that lasts, "" if it does; nil does all.
+	Declines func(args []string) string
 	// Other serves the connections at doors that do not begin with a command line but with other eight bytes, which are still in
 	// the connection, until its end or ctx's. It need not close it. Nil turns them away.
 	Other func(ctx context.Context, conn *net.UnixConn, first [8]byte, who acl.Access) error
@@ -286,6 +288,11 @@ func (s *Server) serve(ctx context.Context, e *entrance, conn *net.UnixConn, c *
 	w := wire.NewWriter(conn)
 	if err == nil && req.lasts && s.opts.Leaving {
 		err = errors.New("it will leave soon")
+	}
+	if err == nil && req.lasts && s.opts.Declines != nil {
+		if why := s.opts.Declines(req.args); why != "" {
+			err = errors.New(why)
+		}
 	}
 	if err != nil {
 		_ = w.Bool(false)

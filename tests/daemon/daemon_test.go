@@ -67,6 +67,24 @@ func TestServeStartsOwner(t *testing.T) {
 	}
 }
 
+// An owner that was started for a client makes way for one that is to stay, when the client has gone.
+func TestDaemonFollows(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	c := env.StartServe(t, s.Command("serve", "--write"))
+	path := add(c, "a", "first")
+	p := env.Start(t, s.Command("daemon"))
+	env.Eventually(t, "the daemon waits", func() (bool, error) { return strings.Contains(p.Output(), "waiting: "), nil })
+	if result := c.End(); result.Code != 0 {
+		t.Errorf("serve exited with %d: %s", result.Code, result.Stderr)
+	}
+	env.Eventually(t, "the daemon is the owner", func() (bool, error) {
+		got := s.Run("whoami")
+		return strings.Contains(got.Stdout, fmt.Sprintf("owned by process %d\n", p.PID())), nil
+	})
+	s.Must("info", path)
+}
+
 // Without --write nothing is added, and who asks anyway is told so as Nix does.
 func TestServeReadOnly(t *testing.T) {
 	t.Parallel()
