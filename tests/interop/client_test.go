@@ -101,17 +101,18 @@ func copyFile(tb testing.TB, from, to string) {
 func (c *client) nix(tb testing.TB, s *env.Store) *local {
 	tb.Helper()
 	if c.suite == "" {
-		return &local{env.NewNix(tb), c, s}
+		return &local{Nix: env.NewNix(tb), client: c, host: s}
 	}
-	return &local{env.NewPeerNix(tb, c.suite, c.dir), c, s}
+	return &local{Nix: env.NewPeerNix(tb, c.suite, c.dir), client: c, host: s}
 }
 
 // local is a store of a client.
 type local struct {
 	*env.Nix
 
-	client *client
-	host   *env.Store // what ssh leads to
+	client    *client
+	host      *env.Store // what ssh leads to
+	variables []string   // more for the environment
 }
 
 // Command prepares a program of Nix.
@@ -120,6 +121,7 @@ func (l *local) Command(name string, args ...string) *exec.Cmd {
 	if l.client.suite != "" {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("GET_OUT=nsenter --target %d --mount --root --wd=/", os.Getpid()))
 	}
+	cmd.Env = append(cmd.Env, l.variables...)
 	cmd.Env = append(cmd.Env, "NARFS_STATE_DIR="+l.host.State, "PATH="+filepath.Join(l.client.dir, "ssh")+":"+os.Getenv("PATH"))
 	return cmd
 }
