@@ -1,7 +1,11 @@
 package interop_test
 
 import (
+	"fmt"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,6 +70,38 @@ func TestCopyMany(t *testing.T) {
 		w.from = ways()[0].from
 		roundTrip(t, c, w, many, false)
 	})
+}
+
+// TestCopyLarge copies 1 GB to narfs and back: programs, sources and what does not compress.
+func TestCopyLarge(t *testing.T) {
+	env.Require(t, env.Long())
+	dir := env.Dir(t)
+	for i, size := range []int64{1 << 20, 30 << 20, 400 << 20} {
+		large := filepath.Join(dir, fmt.Sprint("large-", i))
+		if err := os.Mkdir(large, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		makeLarge(size)(t, large)
+	}
+	dirs := []string{"/usr/include", "/usr/lib/gcc", "/usr/bin", strings.TrimSpace(env.Must(t, exec.Command("go", "env", "GOROOT")))}
+	for i := range 3 {
+		dirs = append(dirs, filepath.Join(dir, fmt.Sprint("large-", i)))
+	}
+	all, err := closure.Trees("large", dirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if t.Logf("%d paths, %d bytes", len(all.Objects), all.Size()); all.Size() < 1e9 {
+		t.Errorf("the closure has %d bytes; want 1 GB", all.Size())
+	}
+	for _, r := range releases() {
+		t.Run(r.version, func(t *testing.T) {
+			c := newClient(t, r)
+			for _, w := range ways() {
+				t.Run(w.name, func(t *testing.T) { roundTrip(t, c, w, all, false) })
+			}
+		})
+	}
 }
 
 // roundTrip copies a closure from a client to narfs and from there into an empty store of the same client.
