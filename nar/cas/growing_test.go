@@ -108,6 +108,37 @@ func TestSweepOfGrowingPack(t *testing.T) {
 	}
 }
 
+// What a sweep says that it has freed is what the packs occupy less, also where it writes again what is live.
+func TestFreed(t *testing.T) {
+	t.Parallel()
+	s := open(t, filepath.Join(t.TempDir(), "store"), onePack())
+	defer closeStore(t, s)
+	gone := makeNAR(t, 1, 2000)
+	put(t, s, gone)
+	put(t, s, makeNAR(t, 2, 500))
+	before, err := s.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b cas.Batch
+	b.DeleteObject(gone.hash)
+	if err := s.Commit(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.Sweep(t.Context(), cas.SweepOptions{})
+	if err != nil || res.Moved == 0 {
+		t.Fatalf("Sweep = %+v, %v; want that it writes the pack again", res, err)
+	}
+	after, err := s.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Records make the difference.
+	if less := before.PackBytes - after.PackBytes; res.Freed < less*9/10 || res.Freed > less*11/10 {
+		t.Errorf("Sweep = %+v; the packs have %d bytes less", res, less)
+	}
+}
+
 // Damage that nothing needs goes with a sweep. One that an object needs keeps its pack; and if not even its place is
 // known, nothing is given back.
 func TestSweepOfDamage(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 // reads the pack.
 func (sw *sweep) rewrite(ctx context.Context, id uint32, pm *packMarks, oldest bool) (gone bool, err error) {
 	moved, whole, err := sw.moveChunks(ctx, id, pm)
+	sw.countMoved()
 	if err == nil && whole {
 		err = sw.moveRecords(ctx, id, pm, oldest)
 	}
@@ -34,6 +35,13 @@ func (sw *sweep) rewrite(ctx context.Context, id uint32, pm *packMarks, oldest b
 	sw.res.Packs++
 	sw.res.Freed += pm.disk
 	return true, sw.forgetHoles(ctx)
+}
+
+// countMoved counts what was written to empty a pack, be it emptied or not: so much less is free.
+func (sw *sweep) countMoved() {
+	n := sw.moved.Swap(0)
+	sw.res.Moved += n
+	sw.res.Freed -= n
 }
 
 // forgetHoles deletes the records about frames of packs that are gone themselves.
@@ -76,10 +84,10 @@ func (sw *sweep) moveChunks(ctx context.Context, id uint32, pm *packMarks) (_ *p
 		}
 		full := *fb
 		*fb = frameBuilder{kind: full.kind, raw: s.rawBuffer()}
-		sw.res.Moved += int64(len(full.raw))
 		writers.Go(func() error {
 			defer s.raws.Put(&full.raw)
-			_, err := s.writeFrame(&full, how, moved)
+			place, err := s.writeFrame(&full, how, moved)
+			sw.moved.Add(int64(place.size))
 			return err
 		})
 	}

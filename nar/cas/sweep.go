@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/narfs/narfs/nar/chunk"
 )
@@ -30,7 +31,7 @@ type SweepOptions struct {
 type SweepResult struct {
 	Chunks int64 `json:"chunks"` // dead chunks taken out of the index
 	Frames int64 `json:"frames"` // frames without a live chunk
-	Freed  int64 `json:"freed"`  // bytes given back to the disk
+	Freed  int64 `json:"freed"`  // bytes given back to the disk, less those of Moved
 	Moved  int64 `json:"moved"`  // bytes written again to empty packs
 	Packs  int64 `json:"packs"`  // packs removed
 }
@@ -79,6 +80,7 @@ type sweep struct {
 	limit   position // frames from here on are not looked at
 	growing uint32   // the pack that is not rewritten, since frames are appended to it; 0 for none
 	m       *marks
+	moved   atomic.Int64 // bytes written again, not counted in res yet
 }
 
 // begin lists the frames that stand in the log, and publishes the marks.
