@@ -37,15 +37,20 @@ func newGC(p *process) *cobra.Command {
 		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 && o.maxFreed != "" {
+			switch {
+			case len(args) > 0 && o.maxFreed != "":
 				return usagef("--max-freed and paths do not go together")
+			case o.noCompact && o.maxFreed != "":
+				return usagef("--max-freed and --no-compact do not go together: only compacting tells what is freed")
+			case o.print != "" && o.print != "dead" && o.print != "live":
+				return usagef("--print wants dead or live, not %q", o.print)
 			}
 			return p.withStore(cmd.Context(), use{}, func(ctx context.Context, s *store.Store) error { return p.gc(ctx, s, args, o) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&o.dryRun, "dry-run", "n", false, "only print what would be deleted")
-	flags.StringVar(&o.maxFreed, "max-freed", "", "stop when so much disk `SPACE` is free, such as 10G")
+	flags.StringVar(&o.maxFreed, "max-freed", "", "stop when so much `SPACE` has come back to the disk, such as 10G; 0 deletes nothing")
 	flags.StringVar(&o.keepSince, "keep-since", "", "keep what was added in this `TIME`, such as 36h or 30d, and what it refers to")
 	flags.StringVar(&o.print, "print", "", "print `dead` or live paths, and delete nothing")
 	flags.BoolVar(&o.noCompact, "no-compact", false, "leave giving the space back to narfs compact")
@@ -87,6 +92,7 @@ func (o gcOptions) options(p *process) (gc.Options, error) {
 	opts := gc.Options{
 		KeepDerivations: settings.KeepDerivations, KeepOutputs: settings.KeepOutputs, IgnoreUnreadable: o.ignoreUnreadable,
 		Unreadable: func(err error) { p.remark("narfs: %v\n", err) },
+		Waiting:    func() { p.remark("narfs: waiting for another garbage collection to end\n") },
 	}
 	for _, m := range p.keeper.views.list() {
 		opts.Shown = append(opts.Shown, m.Dir())
@@ -114,7 +120,7 @@ func (p *process) gc(ctx context.Context, s *store.Store, args []string, o gcOpt
 	if err != nil {
 		return err
 	}
-	limit := int64(0)
+	limit := noLimit
 	if o.maxFreed != "" {
 		if limit, err = acl.ParseSize(o.maxFreed); err != nil {
 			return &usageError{err}
@@ -127,12 +133,14 @@ func (p *process) gc(ctx context.Context, s *store.Store, args []string, o gcOpt
 	if err != nil {
 		return err
 	}
-	c, err := gc.Begin(ctx, s, opts)
-	if err != nil {
-		return err
+	dry := o.dryRun || o.print != ""
+	c := gc.Look(s, opts)
+	if !dry {
+		if c, err = gc.Begin(ctx, s, opts); err != nil {
+			return err
+		}
 	}
 	defer c.Close()
-	dry := o.dryRun || o.print != ""
 	plan, err := c.Plan(ctx, !dry)
 	if err != nil {
 		if _, unreadable := errors.AsType[*gc.UnreadableError](err); unreadable {
@@ -146,19 +154,15 @@ func (p *process) gc(ctx context.Context, s *store.Store, args []string, o gcOpt
 			return hint(err, "narfs roots lists what keeps paths")
 		}
 	}
-	run := &gcRun{p: p, s: s, c: c, o: o, result: gcResult{Paths: []string{}, DryRun: dry}}
-	switch o.print {
-	case "":
-	case "dead":
-	case "live":
+	run := &gcRun{p: p, s: s, c: c, o: o, chosen: len(args) > 0, result: gcResult{Paths: []string{}, DryRun: dry}}
+	if o.print == "live" {
 		dead = plan.Living()
-	default:
-		return usagef("--print wants dead or live, not %q", o.print)
 	}
 	if dry {
 		return run.show(dead)
 	}
-	return run.delete(ctx, dead, limit, len(args) > 0)
+	err = run.collect(ctx, dead, limit)
+	return firstError(err, run.finish()) // also after an interruption: what is deleted, is
 }
 
 // gcRun is a collection at work.
@@ -167,9 +171,11 @@ type gcRun struct {
 	s      *store.Store
 	c      *gc.Collector
 	o      gcOptions
+	chosen bool // the paths were asked for
 	result gcResult
-	err    error // of printing
+	count  int64 // of deleted paths
 	kept   int
+	err    error // of printing, or of a path that was asked for and stays
 }
 
 // show prints what would be deleted.
@@ -202,62 +208,74 @@ func (r *gcRun) show(paths []nix.StorePath) error {
 	return err
 }
 
+// noLimit is the limit of who wants all garbage deleted.
+const noLimit = int64(-1)
+
 // rounds bounds how often the space is given back on the way to --max-freed.
 const rounds = 16
 
-// delete deletes dead paths and gives their space back, until limit bytes of the disk are free, if limit is above 0.
-func (r *gcRun) delete(ctx context.Context, dead []nix.StorePath, limit int64, chosen bool) error {
+// collect deletes dead paths and gives their space back, until so many bytes have come back to the disk.
+func (r *gcRun) collect(ctx context.Context, dead []nix.StorePath, limit int64) error {
+	if limit == noLimit {
+		err := r.delete(ctx, dead)
+		if err != nil || r.o.noCompact {
+			return err
+		}
+		return r.compact(ctx)
+	}
+	share := r.share()
+	for round := 0; len(dead) > 0 && r.result.Freed < limit; round++ {
+		n := len(dead)
+		if round < rounds {
+			n = r.enough(dead, limit-r.result.Freed, share)
+		}
+		nars, freed := r.result.NarBytes, r.result.Freed
+		err := r.delete(ctx, dead[:n])
+		if err == nil {
+			err = r.compact(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		dead = dead[n:]
+		if nars = r.result.NarBytes - nars; nars > 0 {
+			share = max(float64(r.result.Freed-freed)/float64(nars), share/4)
+		}
+	}
+	return nil
+}
+
+// delete deletes dead paths and tells which.
+func (r *gcRun) delete(ctx context.Context, dead []nix.StorePath) error {
 	m := r.p.meter("delete")
+	defer m.close()
 	m.setUnit("paths")
 	m.set(0, int64(len(dead)))
-	report := store.CollectReport{
+	err := r.c.Delete(ctx, dead, store.CollectReport{
 		Deleted: func(infos []nix.PathInfo) {
 			m.add(int64(len(infos)))
 			r.deleted(m, infos)
 		},
 		Kept: func(_ nix.StorePath, why error) {
 			r.kept++
-			if chosen && r.err == nil {
+			if r.chosen && r.err == nil {
 				r.err = why
 			}
 		},
-	}
-	for round := 0; len(dead) > 0 && r.err == nil; round++ {
-		n := len(dead)
-		if limit > 0 && round < rounds {
-			n = r.enough(dead, limit-r.result.Freed)
-		}
-		err := r.c.Delete(ctx, dead[:n], report)
-		dead = dead[n:]
-		if err != nil {
-			m.close()
-			return err
-		}
-		if limit == 0 || r.o.noCompact {
-			continue
-		}
-		if err := r.compact(ctx); err != nil {
-			m.close()
-			return err
-		}
-		if r.result.Freed >= limit {
-			break
-		}
-	}
-	m.close()
-	if r.err == nil && limit == 0 && !r.o.noCompact {
-		r.err = r.compact(ctx)
-	}
-	return errors.Join(r.err, r.finish())
+	})
+	return firstError(err, r.err)
 }
 
 // deleted tells of deleted paths.
 func (r *gcRun) deleted(m *meter, infos []nix.PathInfo) {
 	out := m.beside(r.p.stdout)
 	for _, info := range infos {
+		r.count++
 		r.result.NarBytes += int64(info.NarSize)
 		name := r.s.Dir().Path(info.Path)
-		r.result.Paths = append(r.result.Paths, name)
+		if r.o.json {
+			r.result.Paths = append(r.result.Paths, name)
+		}
 		if r.o.json || r.err != nil {
 			continue
 		}
@@ -267,15 +285,19 @@ func (r *gcRun) deleted(m *meter, infos []nix.PathInfo) {
 	}
 }
 
-// enough returns how many of the dead paths free so many bytes, as far as can be told before: what a path frees depends on what it
-// shares with others.
-func (r *gcRun) enough(dead []nix.StorePath, want int64) int {
+// share returns how much of the disk a byte of a NAR takes, on average.
+func (r *gcRun) share() float64 {
 	_, all, err := r.s.Totals()
 	stored, serr := r.s.Occupied()
 	if err != nil || serr != nil || all == 0 {
-		return len(dead)
+		return 1
 	}
-	share := min(1, float64(stored)/float64(all+r.result.NarBytes))
+	return min(1, float64(stored)/float64(all))
+}
+
+// enough returns how many of the dead paths free so many bytes if a byte of a NAR frees share. What a path really frees depends on
+// what it has in common with others.
+func (r *gcRun) enough(dead []nix.StorePath, want int64, share float64) int {
 	got := 0.0
 	for i, sp := range dead {
 		info, err := r.s.PathInfo(sp)
@@ -305,9 +327,9 @@ func (r *gcRun) finish() error {
 	if r.o.json {
 		return r.p.printJSON(r.result)
 	}
-	text := fmt.Sprintf("%s deleted, %s freed", countText(int64(len(r.result.Paths)), "store path"), sizeText(r.result.Freed))
+	text := fmt.Sprintf("%s deleted, %s freed", countText(r.count, "store path"), sizeText(r.result.Freed))
 	if r.o.noCompact {
-		text = fmt.Sprintf("%s deleted, with NARs of %s; narfs compact gives the space back", countText(int64(len(r.result.Paths)), "store path"), sizeText(r.result.NarBytes))
+		text = fmt.Sprintf("%s deleted, with NARs of %s; narfs compact gives the space back", countText(r.count, "store path"), sizeText(r.result.NarBytes))
 	}
 	if r.kept > 0 {
 		text += fmt.Sprintf("; %d came into use meanwhile", r.kept)

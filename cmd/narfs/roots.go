@@ -27,7 +27,21 @@ func newRoots(p *process) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON list")
-	cmd.AddCommand(newRootsAdd(p), newRootsRemove(p))
+	cmd.AddCommand(newRootsList(p), newRootsAdd(p), newRootsRemove(p))
+	return cmd
+}
+
+// newRootsList is newRoots by a name that people expect.
+func newRootsList(p *process) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "Show the roots, as narfs roots does",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return p.withStore(cmd.Context(), use{}, func(ctx context.Context, s *store.Store) error { return p.listRoots(ctx, s, asJSON) })
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON list")
 	return cmd
 }
 

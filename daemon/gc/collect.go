@@ -13,11 +13,17 @@ import (
 type Collector struct {
 	s          *store.Store
 	opts       Options
-	collection *store.Collection
+	collection *store.Collection // nil for who only looks
 }
+
+// Look returns a collector that can plan, but not delete. It waits for nobody.
+func Look(s *store.Store, o Options) *Collector { return &Collector{s: s, opts: o} }
 
 // Begin begins a collection, to be ended by Close. There is one at a time: others wait until ctx ends.
 func Begin(ctx context.Context, s *store.Store, o Options) (*Collector, error) {
+	if o.Waiting != nil && s.Collecting() {
+		o.Waiting()
+	}
 	c, err := s.BeginCollection(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("garbage collection: %w", err)
@@ -26,7 +32,11 @@ func Begin(ctx context.Context, s *store.Store, o Options) (*Collector, error) {
 }
 
 // Close ends the collection.
-func (c *Collector) Close() { c.collection.Close() }
+func (c *Collector) Close() {
+	if c.collection != nil {
+		c.collection.Close()
+	}
+}
 
 // FindRoots returns all roots that name valid paths, with those of processes and sessions. Prune removes links in gcroots/auto whose target
 // is gone.
@@ -156,6 +166,9 @@ func (c *Collector) Choose(plan *Plan, wanted []nix.StorePath) ([]nix.StorePath,
 
 // Delete deletes dead paths, in the plan's order, but for those that somebody has come to need since.
 func (c *Collector) Delete(ctx context.Context, dead []nix.StorePath, report store.CollectReport) error {
+	if c.collection == nil {
+		return errors.New("garbage collection: it was only to look")
+	}
 	err := c.collection.Delete(ctx, dead, report)
 	if errors.Is(err, context.Canceled) {
 		err = context.Cause(ctx)

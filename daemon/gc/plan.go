@@ -21,6 +21,8 @@ type Options struct {
 	IgnoreUnreadable bool
 	// Unreadable hears of such roots then; it may be nil.
 	Unreadable func(error)
+	// Waiting hears, before the collection begins, that another one has to end first; it may be nil.
+	Waiting func()
 }
 
 // Plan says what is dead.

@@ -30,6 +30,9 @@ func (s *Store) BeginCollection(ctx context.Context) (*Collection, error) {
 	return &Collection{s}, nil
 }
 
+// Collecting reports whether a collection runs.
+func (s *Store) Collecting() bool { return len(s.collecting) > 0 }
+
 // Close ends the collection.
 func (c *Collection) Close() {
 	c.s.pins.mu.Lock()
