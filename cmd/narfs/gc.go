@@ -92,6 +92,7 @@ func (o gcOptions) options(p *process) (gc.Options, error) {
 	opts := gc.Options{
 		KeepDerivations: settings.KeepDerivations, KeepOutputs: settings.KeepOutputs, IgnoreUnreadable: o.ignoreUnreadable,
 		Unreadable: func(err error) { p.remark("narfs: %v\n", err) },
+		Censor:     p.censored,
 		Waiting:    func() { p.remark("narfs: waiting for another garbage collection to end\n") },
 	}
 	for _, m := range p.keeper.views.list() {

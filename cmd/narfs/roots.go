@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/gc"
 	"github.com/narfs/narfs/daemon/store"
 )
@@ -54,9 +55,13 @@ func (p *process) listRoots(ctx context.Context, s *store.Store, asJSON bool) er
 	if err != nil {
 		return err
 	}
+	for i := range roots {
+		roots[i] = p.censored(roots[i])
+	}
 	slices.SortFunc(roots, func(a, b gc.Root) int {
 		return cmpAll(strings.Compare(string(a.Kind), string(b.Kind)), strings.Compare(a.Name, b.Name), a.Path.Compare(b.Path))
 	})
+	roots = slices.Compact(roots)
 	if asJSON {
 		type root struct {
 			Path string  `json:"path"`
@@ -77,6 +82,15 @@ func (p *process) listRoots(ctx context.Context, s *store.Store, asJSON bool) er
 		}
 		return nil
 	})
+}
+
+// censored is a root as the user may see it. What processes of others run, and who has which session, is nothing for users whom
+// the daemon does not trust; Nix hides it by the same word.
+func (p *process) censored(r gc.Root) gc.Root {
+	if p.guest && p.access.Level != acl.Trusted && (r.Kind == gc.Runtime || r.Kind == gc.Temp) {
+		r.Name = "{censored}"
+	}
+	return r
 }
 
 // cmpAll returns the first comparison that decides.

@@ -137,6 +137,10 @@ func (c *Collector) Choose(plan *Plan, wanted []nix.StorePath) ([]nix.StorePath,
 	}
 	for _, p := range wanted {
 		root, chain := plan.Why(p)
+		if root != nil && c.opts.Censor != nil {
+			shown := c.opts.Censor(*root)
+			root = &shown
+		}
 		switch {
 		case root != nil && len(chain) > 1:
 			return nil, &AliveError{c.s.Dir().Path(p), fmt.Sprintf("%s, which is kept by %s, needs it", c.s.Dir().Path(chain[0]), root.Name)}

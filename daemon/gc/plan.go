@@ -21,6 +21,8 @@ type Options struct {
 	IgnoreUnreadable bool
 	// Unreadable hears of such roots then; it may be nil.
 	Unreadable func(error)
+	// Censor returns a root as it may be told to who wants to know why a path is needed; nil tells all.
+	Censor func(Root) Root
 	// Waiting hears, before the collection begins, that another one has to end first; it may be nil.
 	Waiting func()
 }

@@ -173,6 +173,13 @@ func TestGuest(t *testing.T) {
 		t.Errorf("kill exited with %d", got.Code)
 	}
 	add(root, "still", "alive")
+	// What others' processes and sessions use it is not told.
+	if got := g.run("roots"); got.Code != 0 || !strings.Contains(got.Stdout, "session   {censored} -> ") || strings.Contains(got.Stdout, "environ") {
+		t.Errorf("roots exited with %d: %s%s", got.Code, got.Stdout, got.Stderr)
+	}
+	if got := g.run("gc", storePath("still")); got.Code == 0 || !strings.Contains(got.Stderr, "since it is still alive: it is kept by {censored}") {
+		t.Errorf("gc of what a session has exited with %d: %s%s", got.Code, got.Stdout, got.Stderr)
+	}
 	// What nothing holds it may collect, as with Nix.
 	if got := root.End(); got.Code != 0 {
 		t.Error(got.Stderr)
