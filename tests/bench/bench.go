@@ -160,6 +160,7 @@ func (b *bench) measure(ctx context.Context) {
 	}{
 		{"size", b.measureSize},
 		{"import", b.measureImport},
+		{"copy", b.measureCopy},
 		{"rebuild", b.measureRebuild},
 		{"export", b.measureExport},
 		{"metadata", b.measureMetadata},

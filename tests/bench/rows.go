@@ -12,6 +12,7 @@ import (
 const (
 	narfs    = "narfs"
 	nix      = "nix"
+	nixNew   = "nix-2.34"
 	ext4     = "ext4"
 	squashfs = "squashfs"
 	casync   = "casync"
@@ -82,6 +83,20 @@ func rows() []row {
 		{"scale", "find-rss", "memory after find over a million files", "", inBytes, atMost(300e6)},
 		{"scale", "find-anon", "the same without files", "", inAnonymous, aim{}},
 	}
+	for _, c := range []struct {
+		name, what string
+		aim        float64
+	}{{"many", "2,000 paths", 2}, {"big", "1 GB", 1}} {
+		for _, to := range []struct{ series, what string }{{"to", "to an empty store"}, {"from", "from a full one"}} {
+			series, what := "copy-"+c.name+"-"+to.series, "nix copy of "+c.what+" "+to.what
+			list = append(list,
+				row{"copy", series, what, nix, inSeconds, atLeast(c.aim)}, row{"copy", series, "", nixNew, inSeconds, atLeast(c.aim)},
+				row{"copy", series + "-rss", what + ", memory of the server", nix, inBytes, atMost(1)}, row{"copy", series + "-rss", "", nixNew, inBytes, atMost(1)})
+		}
+	}
+	list = append(list,
+		row{"copy", "copy-query", "CPU time for asking about 20,000 paths", "", inSeconds, atMost(0.05)},
+		row{"copy", "copy-query", "", nix, inSeconds, aim{}}, row{"copy", "copy-query", "", nixNew, inSeconds, aim{}})
 	add := func(group, name, what string, aims ...row) {
 		for _, r := range aims {
 			r.group, r.what = group, what+", "+r.series
