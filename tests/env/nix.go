@@ -66,7 +66,7 @@ func newNix(tb testing.TB) *Nix {
 	if err := os.Mkdir(conf, 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	settings := "build-users-group =\nsubstituters =\nexperimental-features = nix-command flakes\n"
+	settings := "build-users-group =\nfsync-metadata = false\nsubstituters =\nexperimental-features = nix-command flakes\n"
 	if err := os.WriteFile(filepath.Join(conf, "nix.conf"), []byte(settings), 0o644); err != nil {
 		tb.Fatal(err)
 	}
