@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/narfs/narfs/internal/nix"
 )
@@ -47,6 +51,12 @@ func MakeLayout(stateDir string) error {
 		filepath.Join(rootsDir, autoDir), filepath.Join(rootsDir, perUserDir), filepath.Join(rootsDir, pinnedDir), filepath.Join(profilesDir, perUserDir),
 	} {
 		if err := os.MkdirAll(filepath.Join(stateDir, dir), 0o755); err != nil {
+			return fmt.Errorf("folders for roots: %w", err)
+		}
+	}
+	// They are other users' to read, whatever the umask.
+	for _, dir := range []string{rootsDir, profilesDir} {
+		if err := os.Chmod(filepath.Join(stateDir, dir, perUserDir), 0o755); err != nil { //nolint:gosec // as said
 			return fmt.Errorf("folders for roots: %w", err)
 		}
 	}
@@ -117,6 +127,11 @@ func (f *Finder) search(name string, depth int, found func(Root), unreadable fun
 				return err
 			}
 		}
+	case mode.Type() == iofs.ModeSymlink && strings.HasPrefix(filepath.Base(name), newPrefix):
+		// It was to become a root; see replaceLink.
+		if f.Prune && time.Since(info.ModTime()) > leftAfter {
+			_ = os.Remove(name)
+		}
 	case mode.Type() == iofs.ModeSymlink:
 		if err := f.link(name, found); err != nil {
 			return unreadable(&UnreadableError{name, err})
@@ -152,17 +167,52 @@ func (f *Finder) link(name string, found func(Root)) error {
 			found(Root{p, Indirect, target})
 		}
 	case errors.Is(err, syscall.EINVAL): // no link: a folder of profiles, or what somebody put in a link's place
-	case errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
-		auto := filepath.Join(f.StateDir, rootsDir, autoDir) + "/"
-		if f.Prune && strings.HasPrefix(name, auto) {
-			if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+	case errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENAMETOOLONG): // no name of anything
+	case isGone(err):
+		if f.Prune && strings.HasPrefix(name, filepath.Join(f.StateDir, rootsDir, autoDir)+"/") {
+			return f.prune(name, target)
 		}
 	default:
 		return err
 	}
 	return nil
+}
+
+func isGone(err error) bool { return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) }
+
+// prune removes a link in gcroots/auto whose target is gone, unless it is there again: see AddIndirect.
+func (f *Finder) prune(name, target string) error {
+	unlock, err := lockAuto(f.StateDir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Lstat(target); !isGone(err) {
+		return nil
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// lockAuto keeps others from changing gcroots/auto until unlock.
+func lockAuto(stateDir string) (unlock func(), err error) {
+	dir, err := os.Open(filepath.Join(stateDir, rootsDir, autoDir))
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		_ = dir.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir.Name(), err)
+	}
+	return func() { _ = dir.Close() }, nil
 }
 
 // inStore returns the store path that a link's target is, or lies in.
@@ -181,11 +231,16 @@ func (f *Finder) inStore(target string) (nix.StorePath, bool) {
 }
 
 // AddIndirect makes a link anywhere, which must be absolute, a root as long as it leads to a store path: gcroots/auto gets a link to
-// it, named as Nix names it.
+// it, named as Nix names it. The link is there already: so a collector does not take it for gone.
 func AddIndirect(stateDir, link string) error {
 	if !filepath.IsAbs(link) {
 		return fmt.Errorf("indirect root %q is not an absolute path", link)
 	}
+	unlock, err := lockAuto(stateDir)
+	if err != nil {
+		return fmt.Errorf("indirect root %s: %w", link, err)
+	}
+	defer unlock()
 	sum := sha1.Sum([]byte(link)) //nolint:gosec // as above
 	name := filepath.Join(stateDir, rootsDir, autoDir, nix.EncodeNix32(sum[:]))
 	return replaceLink(link, name)
@@ -229,13 +284,23 @@ func Unpin(stateDir, name string) error {
 	return syncDir(filepath.Dir(file))
 }
 
+const (
+	// newPrefix begins the name of a link that is to replace another one.
+	newPrefix = ".narfs-new-"
+	// leftAfter is the age at which one is what a crash has left.
+	leftAfter = time.Hour
+)
+
 // replaceLink makes a link, in place of one that is there, and makes it durable.
 func replaceLink(target, name string) error {
-	temp := fmt.Sprintf("%s/.%s.%d.new", filepath.Dir(name), filepath.Base(name), os.Getpid())
-	_ = os.Remove(temp) // of a process that was killed
-	err := os.Symlink(target, temp)
-	if err == nil {
-		err = os.Rename(temp, name)
+	err := os.Symlink(target, name)
+	if errors.Is(err, os.ErrExist) {
+		temp := filepath.Join(filepath.Dir(name), fmt.Sprintf("%s%016x", newPrefix, rand.Uint64()))
+		if err = os.Symlink(target, temp); err == nil {
+			if err = os.Rename(temp, name); err != nil {
+				_ = os.Remove(temp)
+			}
+		}
 	}
 	if err == nil {
 		err = syncDir(filepath.Dir(name))
