@@ -49,6 +49,14 @@ func FindRoots(ctx context.Context, s *store.Store, o Options, prune bool) (root
 		}
 		seen[r] = struct{}{}
 		ok, err := s.IsValid(r.Path)
+		if err == nil && !ok && r.Kind == Runtime {
+			// The name may be less long than it looks.
+			r.Path, err = s.ByHashPart(r.Path.HashPart())
+			ok = err == nil
+			if errors.Is(err, store.ErrNotValid) {
+				err = nil
+			}
+		}
 		if err != nil {
 			failed = err
 		}

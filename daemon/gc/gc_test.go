@@ -291,7 +291,7 @@ func TestPlan(t *testing.T) {
 func TestRuntimeRoots(t *testing.T) {
 	t.Parallel()
 	s := open(t)
-	kept := []string{"exe", "cwd", "fd", "environ"}
+	kept := []string{"exe", "cwd", "fd", "environ", "url", "long"}
 	dir := t.TempDir()
 	at := map[string]string{}
 	for _, name := range append(kept, "dead") {
@@ -318,7 +318,7 @@ func TestRuntimeRoots(t *testing.T) {
 	defer f.Close() //nolint:errcheck // only for this
 	cmd := exec.CommandContext(t.Context(), at["exe"]+"/sleep", "1000")
 	cmd.Dir = at["cwd"]
-	cmd.Env = []string{"X=a:" + at["environ"] + "/lib:b"}
+	cmd.Env = []string{"X=a:" + at["environ"] + "/lib:b", "U=file://" + at["url"] + "?rev=1", "L=" + at["long"] + "=" + strings.Repeat("a", 300)}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -9,8 +9,11 @@ import (
 // hashPart is the length of the hash part of a base name.
 const hashPart = 32
 
+// longest is the length of the longest base name.
+const longest = hashPart + 1 + 211
+
 // mentions calls found with each base name of a store path that stands behind a slash in a text. It takes the longest name that it
-// could be; a path's own name may go on with characters that names may have.
+// could be. What follows a name may look like more of it, as in an URL with a query, so that only the hash part is certain.
 func mentions(text []byte, found func(nix.StorePath)) {
 	for {
 		i := bytes.IndexByte(text, '/')
@@ -29,7 +32,7 @@ func mentions(text []byte, found func(nix.StorePath)) {
 			continue
 		}
 		end := hashPart + 1
-		for end < len(text) && isName(text[end]) {
+		for end < min(len(text), longest) && isName(text[end]) {
 			end++
 		}
 		if p, err := nix.ParseBaseName(string(text[:end])); err == nil {
