@@ -1,7 +1,10 @@
 package daemon_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,6 +67,67 @@ func TestServeStartsOwner(t *testing.T) {
 	})
 	if got := s.Must("ls", "-1"); !strings.Contains(path, strings.TrimRight(got, "*@/")) {
 		t.Errorf("ls printed %q; want %q", got, path)
+	}
+}
+
+// Further sockets are made where one wants them, open to all, and go with the daemon.
+func TestListen(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	socket := filepath.Join(env.Dir(t), "socket")
+	p := daemon(t, s, "--listen", socket)
+	env.Eventually(t, "the socket is there", func() (bool, error) {
+		_, err := os.Lstat(socket)
+		return err == nil, nil
+	})
+	info, err := os.Stat(socket)
+	if err != nil || info.Mode().Perm() != 0o666 {
+		t.Errorf("the socket: %v, %v; want mode 0666", info, err)
+	}
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := file("by a socket")
+	path := storePath("socket")
+	for _, part := range [][]byte{env.Wire(0x390c9deb, 2<<8|7), addRequest(path, hexSum(archive), len(archive)), archive} {
+		if _, err := conn.Write(part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := make([]byte, 24)
+	if _, err := io.ReadFull(conn, answer); err != nil || answer[16] != 1 {
+		t.Errorf("the answer is %x, %v; want that the path is added", answer, err)
+	}
+	// One that hangs up in the middle is noticed, though nothing is going on.
+	if n := len(sessions(t, s)); n != 1 {
+		t.Errorf("%d sessions; want one", n)
+	}
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	env.Eventually(t, "the session has ended", func() (bool, error) { return len(sessions(t, s)) == 0, nil })
+	s.Must("info", path)
+	// Who speaks something else is turned away.
+	for _, hello := range [][]byte{env.Wire(0x6e697863, 1<<8|34), []byte("GET / HTTP/1.0\r\n\r\n"), []byte("narfsown")} {
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(hello); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.CloseWrite()
+		if _, err := io.ReadAll(conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%q: %v", hello, err)
+		}
+		_ = conn.Close()
+	}
+	if code := p.Stop(); code != 0 {
+		t.Errorf("the daemon exited with %d: %s", code, p.Output())
+	}
+	if _, err := os.Lstat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket after the daemon's end: %v", err)
 	}
 }
 
