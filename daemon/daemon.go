@@ -128,6 +128,9 @@ func (d *Daemon) Reload() error {
 		}
 	}
 	d.settings.Store(settings)
+	if d.sessions != nil { // not at the start
+		d.sessions.Budget().SetLimit(settings.MemoryBudget)
+	}
 	return nil
 }
 

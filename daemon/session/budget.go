@@ -8,12 +8,24 @@ import (
 // Budget is the memory that the sessions of a process may take for what their clients ask for. Its methods may be called
 // concurrently.
 type Budget struct {
-	limit int64
+	limit atomic.Int64
 	taken atomic.Int64
 }
 
-// NewBudget returns a budget of so many bytes.
-func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
+// NewBudget returns a budget of so many bytes; 0 means no limit to speak of.
+func NewBudget(limit int64) *Budget {
+	b := &Budget{}
+	b.SetLimit(limit)
+	return b
+}
+
+// SetLimit changes the limit, for what is taken from now on.
+func (b *Budget) SetLimit(limit int64) {
+	if limit == 0 {
+		limit = 1 << 62
+	}
+	b.limit.Store(limit)
+}
 
 // MemoryError says that a request would need more memory than there is for it.
 type MemoryError struct {
@@ -30,9 +42,10 @@ func (e *MemoryError) Error() string {
 
 // take takes n bytes.
 func (b *Budget) take(n int64) error {
-	if taken := b.taken.Add(n); taken > b.limit || taken < 0 {
+	limit := b.limit.Load()
+	if taken := b.taken.Add(n); taken > limit || taken < 0 {
 		b.taken.Add(-n)
-		return &MemoryError{Want: n, Limit: b.limit, Taken: taken - n}
+		return &MemoryError{Want: n, Limit: limit, Taken: taken - n}
 	}
 	return nil
 }

@@ -51,9 +51,6 @@ func NewManager(s *store.Store, o Options) *Manager {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Memory == 0 {
-		o.Memory = 1 << 62
-	}
 	return &Manager{store: s, opts: o, budget: NewBudget(o.Memory), sessions: map[uint64]*Session{}}
 }
 

@@ -373,7 +373,16 @@ func TestBudget(t *testing.T) {
 		t.Errorf("the server said %v; want that it is out of memory", err)
 	}
 	nothingHeld(t, s, m)
-	// The next one is served.
+	// The next one is served; and with more memory, so is this one.
+	m.Budget().SetLimit(0)
+	c = connect(t, m, untrusted, session.ServeOptions{})
+	if _, err := c.QueryValidPaths(many, false, false); err != nil {
+		t.Error(err)
+	}
+	if err := c.end(); err != nil {
+		t.Error(err)
+	}
+	m.Budget().SetLimit(100_000)
 	c = connect(t, m, untrusted, session.ServeOptions{})
 	if _, err := c.QueryValidPaths(many[:10], false, false); err != nil {
 		t.Error(err)
