@@ -37,7 +37,7 @@ func newDump(p *process) *cobra.Command {
 			m := p.meter("dump")
 			defer m.close()
 			return p.withTree(cmd.Context(), args[0], &hack, func(ctx context.Context, write treeWriter) error {
-				return write(ctx, m.writer(wide(p.stdout)))
+				return write(ctx, m.writer(p.wideOut()))
 			})
 		},
 	}

@@ -36,7 +36,7 @@ func newExport(p *process) *cobra.Command {
 				if err := m.expect(s, paths); err != nil {
 					return err
 				}
-				return s.ExportStream(ctx, m.writer(wide(p.stdout)), paths...)
+				return s.ExportStream(ctx, m.writer(p.wideOut()), paths...)
 			})
 		},
 	}

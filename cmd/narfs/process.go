@@ -61,6 +61,15 @@ func (p *process) abs(path string) string {
 	return filepath.Join(p.dir, path)
 }
 
+// wideOut is the standard output, made a wide pipe if it is one: but not that of a guest, whose pipes would count as the owner's and
+// pass the limit that the guest has.
+func (p *process) wideOut() io.Writer {
+	if !p.guest {
+		wide(p.stdout)
+	}
+	return p.stdout
+}
+
 // logger returns what the packages of narfs talk to.
 func (p *process) logger() *slog.Logger {
 	level := slog.LevelWarn

@@ -37,7 +37,8 @@ func newServe(p *process) *cobra.Command {
 			if !isIn || !isOut || p.session == nil {
 				return errors.New("serve is for clients from outside")
 			}
-			err := p.keeper.daemon.Serve(cmd.Context(), p.session, in, wide(out), session.ServeOptions{Write: write})
+			_ = p.wideOut()
+			err := p.keeper.daemon.Serve(cmd.Context(), p.session, in, out, session.ServeOptions{Write: write})
 			return p.sayToNix(err)
 		},
 	}
