@@ -33,6 +33,9 @@ type model struct {
 	given   map[uint32]bool          // slots
 	pins    map[int]*store.Pins
 	handles []handle
+
+	collection *store.Collection // nil for none
+	lingering  map[int]bool      // let go of since it began
 }
 
 type modelPath struct {
@@ -59,6 +62,7 @@ func (m *model) close(rt *rapid.T) {
 		h.o.Close()
 	}
 	m.handles = nil
+	m.EndCollection(rt)
 	for _, p := range m.pins {
 		p.Release()
 	}
@@ -168,6 +172,11 @@ func (m *model) ExportImport(rt *rapid.T) {
 	if err := m.s.ExportStream(m.t.Context(), &stream, closure...); err != nil {
 		rt.Fatal(err)
 	}
+	if m.collection != nil {
+		for n := range m.valid { // who exports or imports, pins
+			m.lingering[n] = true
+		}
+	}
 	// All of it is known; nothing changes.
 	if err := m.s.ImportStream(m.t.Context(), &stream, store.ImportOptions{}, func(nix.PathInfo) { rt.Error("a known path became valid") }); err != nil {
 		rt.Fatal(err)
@@ -181,8 +190,7 @@ func (m *model) Delete(rt *rapid.T) {
 	for _, n := range ns {
 		paths = append(paths, m.paths[n])
 		absent = absent || !m.isValid(n)
-		_, pinned := m.pins[n]
-		used = used || pinned
+		used = used || m.isPinned(n)
 		for other, p := range m.valid {
 			used = used || !slices.Contains(ns, other) && slices.Contains(p.info.References, m.paths[n])
 		}
@@ -212,10 +220,116 @@ func (m *model) Pin(rt *rapid.T) {
 	if p, ok := m.pins[n]; ok {
 		p.Release()
 		delete(m.pins, n)
+		if m.collection != nil {
+			m.lingering[n] = true
+		}
 		return
 	}
 	m.pins[n] = m.s.Pin("model")
-	m.pins[n].Add(m.paths[n])
+	if !rapid.Bool().Draw(rt, "only if valid") {
+		m.pins[n].Add(m.paths[n])
+		return
+	}
+	got, err := m.pins[n].AddValid([]nix.StorePath{m.paths[n]})
+	if err != nil || (len(got) == 1) != m.isValid(n) {
+		rt.Fatalf("AddValid(%d) = %v, %v; want it if it is valid: %v", n, got, err, m.isValid(n))
+	}
+	if !m.isValid(n) {
+		delete(m.pins, n)
+	}
+}
+
+// isPinned reports whether somebody has a path, or had it since the collection began.
+func (m *model) isPinned(n int) bool { return m.pins[n] != nil || m.lingering[n] }
+
+func (m *model) BeginCollection(rt *rapid.T) {
+	if m.collection != nil {
+		ctx, cancel := context.WithCancel(m.t.Context())
+		cancel()
+		if _, err := m.s.BeginCollection(ctx); !errors.Is(err, context.Canceled) {
+			rt.Fatalf("BeginCollection beside another one = %v; want that it waits", err)
+		}
+		return
+	}
+	var err error
+	if m.collection, err = m.s.BeginCollection(m.t.Context()); err != nil {
+		rt.Fatal(err)
+	}
+}
+
+func (m *model) EndCollection(*rapid.T) {
+	if m.collection != nil {
+		m.collection.Close()
+		m.collection = nil
+		clear(m.lingering)
+	}
+}
+
+// Collect has a collection delete paths that a plan which is no longer true might have named, in any order: exactly those go that
+// nothing needs when their turn comes.
+func (m *model) Collect(rt *rapid.T) {
+	if m.collection == nil {
+		rt.Skip("no collection has begun")
+	}
+	ns := rapid.Permutation(slices.Collect(func(yield func(int) bool) {
+		for n := range modelPaths {
+			if !yield(n) {
+				return
+			}
+		}
+	})).Draw(rt, "paths")
+	ns = ns[:rapid.IntRange(1, modelPaths).Draw(rt, "number")]
+	if rapid.Bool().Draw(rt, "referrers first") {
+		slices.Sort(ns)
+		slices.Reverse(ns)
+	}
+	deleted, kept := map[nix.StorePath]bool{}, map[nix.StorePath]bool{}
+	wantDeleted, wantKept := map[nix.StorePath]bool{}, map[nix.StorePath]bool{}
+	var paths []nix.StorePath
+	for _, n := range ns {
+		paths = append(paths, m.paths[n])
+		if !m.isValid(n) {
+			continue
+		}
+		needed := m.isPinned(n)
+		for other, p := range m.valid {
+			needed = needed || other != n && !wantDeleted[m.paths[other]] && slices.Contains(p.info.References, m.paths[n])
+		}
+		if needed {
+			wantKept[m.paths[n]] = true
+		} else {
+			wantDeleted[m.paths[n]] = true
+		}
+	}
+	var why []error
+	err := m.collection.Delete(m.t.Context(), paths, store.CollectReport{
+		Deleted: func(infos []nix.PathInfo) {
+			for _, info := range infos {
+				deleted[info.Path] = true
+			}
+		},
+		Kept: func(p nix.StorePath, because error) {
+			kept[p] = true
+			why = append(why, because)
+			if _, ok := errors.AsType[*store.InUseError](because); !ok {
+				rt.Errorf("%s was kept because of %v; want *InUseError", p, because)
+			}
+		},
+	})
+	if err != nil {
+		rt.Fatal(err)
+	}
+	if diff := cmp.Diff(wantDeleted, deleted); diff != "" {
+		rt.Fatalf("deleted of %v (kept %v), -want +got:\n%s", ns, why, diff)
+	}
+	if diff := cmp.Diff(wantKept, kept); diff != "" {
+		rt.Fatalf("kept of %v, -want +got:\n%s", ns, diff)
+	}
+	for _, n := range ns {
+		if wantDeleted[m.paths[n]] {
+			delete(m.valid, n)
+		}
+	}
 }
 
 func (m *model) Hold(rt *rapid.T) {
@@ -344,7 +458,7 @@ func TestModel(t *testing.T) {
 		run++
 		m := &model{
 			t: t, dir: fmt.Sprintf("%s/%d", root, run), valid: map[int]modelPath{}, seen: map[nix.StorePath]uint32{},
-			given: map[uint32]bool{}, pins: map[int]*store.Pins{},
+			given: map[uint32]bool{}, pins: map[int]*store.Pins{}, lingering: map[int]bool{},
 		}
 		for n := range modelPaths {
 			m.paths = append(m.paths, somePath(t, n, fmt.Sprintf("model%d", n)))
