@@ -164,7 +164,11 @@ func (f *Finder) link(name string, found func(Root)) error {
 	switch {
 	case err == nil:
 		if p, ok := f.inStore(second); ok {
-			found(Root{p, Indirect, target})
+			kind := Indirect
+			if f.searched(target) { // as profiles/x names profiles/x-1-link
+				kind = Direct
+			}
+			found(Root{p, kind, target})
 		}
 	case errors.Is(err, syscall.EINVAL): // no link: a folder of profiles, or what somebody put in a link's place
 	case errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENAMETOOLONG): // no name of anything
@@ -213,6 +217,11 @@ func lockAuto(stateDir string) (unlock func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", dir.Name(), err)
 	}
 	return func() { _ = dir.Close() }, nil
+}
+
+// searched reports whether a link is found by itself.
+func (f *Finder) searched(name string) bool {
+	return strings.HasPrefix(name, filepath.Join(f.StateDir, rootsDir)+"/") || strings.HasPrefix(name, filepath.Join(f.StateDir, profilesDir)+"/")
 }
 
 // inStore returns the store path that a link's target is, or lies in.

@@ -3,7 +3,9 @@ package gc_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/narfs/narfs/daemon/gc"
+	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 )
 
@@ -130,5 +133,129 @@ func TestLayoutModes(t *testing.T) { //nolint:paralleltest // the umask is that 
 		if info, err := os.Stat(filepath.Join(state, dir)); err != nil || info.Mode().Perm() != 0o755 {
 			t.Errorf("%s: %v, %v; want mode 0755", dir, info.Mode(), err)
 		}
+	}
+}
+
+// TestRootsAsNix: in one layout of links the same are roots for Nix and for us, and the same are taken away.
+func TestRootsAsNix(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("nix-store"); err != nil {
+		t.Skip("needs nix-store, as in Debian's package nix-bin")
+	}
+	root, elsewhere := t.TempDir(), t.TempDir()
+	t.Cleanup(func() { _ = exec.Command("chmod", "-R", "u+w", root).Run() }) //nolint:noctx // the test's has ended
+	nixStore := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "nix-store", append(args, "--option", "build-users-group", "")...)
+		cmd.Env = append(os.Environ(), "NIX_REMOTE="+root, "HOME="+root)
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("nix-store %v: %v", args, err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	s := open(t)
+	const absent = "/nix/store/00000000000000000000000000000000-absent"
+	var paths []string // as many as the layout needs
+	for i := range 16 {
+		name := filepath.Join(elsewhere, "object"+string(rune('a'+i)))
+		if err := os.WriteFile(name, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, nixStore("--add", name))
+	}
+	cmd := exec.CommandContext(t.Context(), "nix-store", append([]string{"--export"}, paths...)...)
+	cmd.Env = append(os.Environ(), "NIX_REMOTE="+root, "HOME="+root)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		err = s.ImportStream(t.Context(), out, store.ImportOptions{}, nil)
+	}
+	if err = errors.Join(err, cmd.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return filepath.Join(elsewhere, name) }
+	link(t, paths[0], at("result"))
+	link(t, at("result"), at("to-result")) // one link too many
+	link(t, paths[1], at("folder/link"))
+	link(t, paths[2], at("relative"))
+	link(t, absent, at("to-absent"))
+	if err := os.WriteFile(at("file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	states := []string{filepath.Join(root, "nix/var/nix"), s.StateDir()}
+	for _, state := range states {
+		for name, target := range map[string]string{
+			"gcroots/direct":                             paths[3],
+			"gcroots/sub/dir/deep":                       paths[4],
+			"gcroots/per-user/alice/x":                   paths[5],
+			"gcroots/inside":                             paths[6] + "/bin/x",
+			"gcroots/slash":                              paths[7] + "/",
+			"gcroots/.hidden":                            paths[8],
+			"gcroots/absent":                             absent,
+			"gcroots/dots":                               "/nix/store/../store/" + filepath.Base(paths[9]),
+			"gcroots/slashes":                            "/nix/store//" + filepath.Base(paths[9]),
+			"gcroots/store":                              "/nix/store",
+			"gcroots/relative":                           strings.Repeat("../", 20) + at("relative")[1:],
+			"gcroots/to-folder":                          at("folder"),
+			"gcroots/dangling":                           at("gone"),
+			"gcroots/loop":                               "loop",
+			"gcroots/auto/result":                        at("result"),
+			"gcroots/auto/to-result":                     at("to-result"),
+			"gcroots/auto/dangling":                      at("gone"),
+			"gcroots/auto/below-file":                    at("file/gone"),
+			"gcroots/auto/sub/dangling":                  at("gone"),
+			"gcroots/auto/file":                          at("file"),
+			"gcroots/auto/folder":                        at("folder"),
+			"gcroots/auto/to-absent":                     at("to-absent"),
+			"gcroots/auto/direct":                        paths[10],
+			"profiles/default-1-link":                    paths[11],
+			"profiles/default":                           "default-1-link",
+			"profiles/per-user/bob/profile-7-link":       paths[12],
+			"profiles/per-user/bob/" + "channels":        "channels-1-link",
+			"gcroots/per-user/alice/" + "current-system": at("result"),
+		} {
+			link(t, target, filepath.Join(state, name))
+		}
+		for _, name := range []string{"gcroots/" + filepath.Base(paths[13]), "profiles/" + filepath.Base(paths[14]), "gcroots/note", "gcroots/" + filepath.Base(absent)} {
+			if err := os.WriteFile(filepath.Join(state, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var want, got []string
+	for line := range strings.Lines(nixStore("--gc", "--print-roots")) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "/proc/") && !strings.HasPrefix(line, "{") {
+			want = append(want, strings.Replace(line, states[0], "STATE", 1))
+		}
+	}
+	roots, err := gc.FindRoots(t.Context(), s, gc.Options{}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range roots {
+		if r.Kind != gc.Runtime {
+			got = append(got, strings.Replace(r.Name, states[1], "STATE", 1)+" -> "+s.Dir().Path(r.Path))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" || len(want) < 12 {
+		t.Errorf("roots, -Nix +narfs:\n%s", diff)
+	}
+	left := func(state string) (names []string) {
+		err := filepath.WalkDir(filepath.Join(state, "gcroots/auto"), func(name string, _ os.DirEntry, err error) error {
+			names = append(names, strings.TrimPrefix(name, state))
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return names
+	}
+	if diff := cmp.Diff(left(states[0]), left(states[1])); diff != "" {
+		t.Errorf("left in gcroots/auto, -Nix +narfs:\n%s", diff)
 	}
 }
