@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -183,8 +184,24 @@ func addProcs() {
 // unmountTime is how long the end of a mount waits for those who use it.
 const unmountTime = 5 * time.Second
 
+// sameMounts refuses to mount for a client that would not see it: in another mount namespace, as containers and services have them.
+func (p *process) sameMounts() error {
+	if p.session == nil {
+		return nil
+	}
+	theirs, ours := mountNamespace(p.access.Peer.PID), mountNamespace(os.Getpid())
+	if theirs == "" || theirs == ours {
+		return nil
+	}
+	return hint(fmt.Errorf("process %d, which owns the store, lives in another mount namespace: its mounts cannot be seen from here", os.Getpid()),
+		"mount in that namespace, or end the process and let narfs mount own the store; a service must not have settings such as PrivateTmp")
+}
+
 // mount mounts the store until that is unmounted or ctx ends.
 func (p *process) mount(ctx context.Context, dir string, mo fs.Options, o mountOptions) error {
+	if err := p.sameMounts(); err != nil {
+		return err
+	}
 	m, end, err := p.beginMount(ctx, dir, mo, o)
 	if err != nil {
 		return err

@@ -272,6 +272,9 @@ func (s *Server) serve(ctx context.Context, e *entrance, conn *net.UnixConn, c *
 		}
 	}
 	req, err := receive(conn)
+	if errors.Is(err, io.EOF) && len(req.fds) == 0 {
+		return nil // it only looked who listens here
+	}
 	var streams []*Stream
 	for i, fd := range req.fds {
 		if err == nil && guest && !harmless(fd) {
