@@ -456,7 +456,7 @@ func FuzzSettings(f *testing.F) {
 	f.Add("require-sigs = true\nmemory-budget = 1G")
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "include") {
-			t.Skip("files")
+			return // it would read files
 		}
 		s, err := acl.Load(acl.LoadOptions{Getenv: func(name string) string {
 			return map[string]string{"NIX_CONF_DIR": "/nonexistent", "NARFS_CONF": "/nonexistent/narfs.conf", "NIX_CONFIG": text}[name]
