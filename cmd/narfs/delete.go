@@ -19,7 +19,7 @@ func newDelete(p *process) *cobra.Command {
 		Use:   "delete PATH...",
 		Short: "Delete store paths",
 		Long: "Delete store paths, all or none of them, and print them. A path to which another one refers is not deleted, " +
-			"unless that is deleted, too.\n\n" +
+			"unless that is deleted, too. Roots do not keep it: narfs gc PATH asks for them.\n\n" +
 			"What is deleted cannot be found any more, but files that are open stay readable. The space comes back with narfs " +
 			"compact, or at once with --compact.",
 		Args:              operands(1, many),

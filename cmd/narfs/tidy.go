@@ -128,6 +128,11 @@ func (k *keeper) activity() activity {
 				a.commands++
 			}
 		}
+		for _, s := range k.daemon.Sessions().List() {
+			if s.Idle { // a client may stay for days
+				a.commands--
+			}
+		}
 	}
 	for _, m := range k.views.list() {
 		for _, n := range m.Stats().Requests {

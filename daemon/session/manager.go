@@ -135,6 +135,9 @@ func (s *Session) Pins() *store.Pins { return s.pins }
 // holder is what the session is called in lists of locks and pins.
 func (s *Session) holder() string { return fmt.Sprintf("session %d (%s)", s.id, s.access.User) }
 
+// waiting is what a session does that does nothing.
+const waiting = "waiting for a command"
+
 func (s *Session) setDoing(what string) { s.doing.Store(&what) }
 
 // Read returns r with what is read counted as coming from the client.
@@ -179,6 +182,7 @@ type Info struct {
 	Received int64     `json:"received"` // bytes
 	Sent     int64     `json:"sent"`     // bytes
 	Pins     int       `json:"pins"`     // paths that it holds
+	Idle     bool      `json:"idle"`     // it waits for its client to say what to do
 }
 
 // List returns the sessions, the oldest first.
@@ -191,7 +195,7 @@ func (m *Manager) List() []Info {
 		list = append(list, Info{
 			ID: s.id, Kind: s.kind, User: s.access.User, UID: s.access.Peer.UID, PID: s.access.Peer.PID,
 			Trusted: s.access.Level == acl.Trusted, From: s.from, Doing: *s.doing.Load(), Since: s.since,
-			Received: s.in.Load(), Sent: s.out.Load(), Pins: s.pins.Len(),
+			Received: s.in.Load(), Sent: s.out.Load(), Pins: s.pins.Len(), Idle: *s.doing.Load() == waiting,
 		})
 	}
 	slices.SortFunc(list, func(a, b Info) int { return int(a.ID) - int(b.ID) })

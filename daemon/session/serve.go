@@ -84,7 +84,7 @@ func (m *Manager) serve(ctx context.Context, s *Session, r io.Reader, w io.Write
 	ops := serveOps()
 	for {
 		v.release()
-		s.setDoing("waiting for a command")
+		s.setDoing(waiting)
 		command, err := conn.Command()
 		if errors.Is(err, io.EOF) {
 			return nil
