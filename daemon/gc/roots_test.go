@@ -143,7 +143,7 @@ func TestRootsAsNix(t *testing.T) {
 		t.Skip("needs nix-store, as in Debian's package nix-bin")
 	}
 	root, elsewhere := t.TempDir(), t.TempDir()
-	t.Cleanup(func() { _ = exec.Command("chmod", "-R", "u+w", root).Run() }) //nolint:noctx // the test's has ended
+	t.Cleanup(func() { _ = exec.Command("chmod", "-R", "u+w", root).Run() })
 	nixStore := func(args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "nix-store", append(args, "--option", "build-users-group", "")...)
