@@ -186,7 +186,7 @@ func (b *bench) copies() (map[string]*closure.Closure, error) {
 	if b.quick {
 		n, dirs = 200, []string{"/usr/include"}
 	}
-	many, err := closure.Many(n, "bench")
+	many, err := closure.Many(n, "bench many")
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +215,7 @@ func (b *bench) copies() (map[string]*closure.Closure, error) {
 			break
 		}
 	}
-	big, err := closure.Trees("bench", chosen)
+	big, err := closure.Trees("bench big", chosen)
 	if err != nil {
 		return nil, err
 	}
@@ -269,6 +269,9 @@ func (b *bench) measureCopy(ctx context.Context) error {
 				continue
 			}
 			for _, name := range []string{"many", "big"} {
+				if !b.plan.series("copy-"+name+"-to") && !b.plan.series("copy-"+name+"-from") && (name == "big" || !b.plan.series("copy-query")) {
+					continue
+				}
 				if err := b.copyOnce(ctx, system, name, closures[name], from); err != nil {
 					b.failed(ctx, "copy-"+name+" of "+system, err)
 				}
