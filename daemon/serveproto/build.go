@@ -2,8 +2,11 @@ package serveproto
 
 import (
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/wire"
 )
 
 // BuildOptions come with the commands that build.
@@ -86,15 +89,37 @@ func (c *Conn) ReadBuildPaths() (req BuildPathsRequest, err error) {
 // textCost is about what a string takes beside its bytes.
 const textCost = 32
 
+// textGrain is how much of a long string is asked of the budget at a time.
+const textGrain = 64 << 10
+
+// readText reads a string that may be long. The budget is asked as its bytes come: neither for what is only announced, nor when
+// the memory is taken already.
 func (c *Conn) readText(limit int, what string) (string, error) {
-	b, err := c.R.Token(limit, what)
+	n, err := c.R.Uint64()
 	if err != nil {
 		return "", unexpected(err)
 	}
-	if err := c.take(textCost + len(b)); err != nil {
+	if n > uint64(limit) {
+		return "", &wire.LimitError{What: what, Len: n, Max: uint64(limit)}
+	}
+	if err := c.take(textCost); err != nil {
 		return "", err
 	}
-	return string(b), nil
+	var text strings.Builder
+	for left := int(n); left > 0; {
+		part := min(left, textGrain)
+		if err := c.take(part); err != nil {
+			return "", err
+		}
+		if _, err := io.CopyN(&text, c.R, int64(part)); err != nil {
+			return "", unexpected(err)
+		}
+		left -= part
+	}
+	if err := c.R.Padding(n); err != nil {
+		return "", unexpected(err)
+	}
+	return text.String(), nil
 }
 
 // WriteBuilt answers BuildPaths: all is built.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -466,6 +467,31 @@ func TestBudget(t *testing.T) {
 	})
 	if !errors.Is(err, full) {
 		t.Errorf("error = %v; want that of the budget", err)
+	}
+}
+
+// One long string must not take its memory before the budget is asked.
+func TestBudgetOfLongText(t *testing.T) {
+	drv := "/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a.drv"
+	in := number(serveproto.ClientMagic) + number(2<<8|7) + number(8) + number(uint64(len(drv))) + drv + strings.Repeat("\x00", -len(drv)&7) +
+		number(0) + number(0) + number(0) + number(0) + // outputs, inputs, platform, builder
+		number(1) + number(60<<20) // an argument of 60 MiB
+	full := errors.New("narfs daemon out of memory")
+	left := int64(1 << 20)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := serve(io.MultiReader(strings.NewReader(in), zeros{}), func(n int64) error {
+		if left -= n; left < 0 {
+			return full
+		}
+		return nil
+	})
+	runtime.ReadMemStats(&after)
+	if !errors.Is(err, full) {
+		t.Errorf("error = %v; want that of the budget", err)
+	}
+	if got := after.TotalAlloc - before.TotalAlloc; got > 10<<20 {
+		t.Errorf("%d bytes were allocated for a budget of 1 MiB", got)
 	}
 }
 
