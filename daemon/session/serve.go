@@ -251,12 +251,12 @@ func (v *server) holdOrFail(paths ...nix.StorePath) error {
 	if err != nil || len(valid) == len(paths) {
 		return err
 	}
-	for _, p := range paths {
-		if !slices.Contains(valid, p) {
+	for i, p := range paths { // valid has what paths has, in the same order
+		if i == len(valid) || valid[i] != p {
 			return &store.NotValidError{Path: v.store.Dir().Path(p)}
 		}
 	}
-	return nil // some came twice
+	return nil
 }
 
 func (v *server) dumpStorePath(ctx context.Context) error {
