@@ -311,7 +311,7 @@ func (p *process) copyOver(ctx context.Context, from, to *endpoint, infos []nix.
 		sendErr = to.AddToStoreNar(info, func(w io.Writer) error {
 			_, readErr = io.CopyN(m.writer(w), r, int64(info.NarSize))
 			return readErr
-		})
+		}, nil)
 		m.finished()
 		return sendErr
 	})

@@ -1,10 +1,10 @@
 package serveproto
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/wire"
@@ -96,6 +96,10 @@ func (c *Client) QueryPathInfos(paths []nix.StorePath) (infos []nix.PathInfo, er
 	if err := c.ask(QueryPathInfos, func() { _ = c.WritePaths(paths) }); err != nil {
 		return nil, err
 	}
+	asked := make(map[nix.StorePath]struct{}, len(paths))
+	for _, p := range paths {
+		asked[p] = struct{}{}
+	}
 	for {
 		p, err := c.readOptionalPath()
 		if err != nil {
@@ -104,12 +108,13 @@ func (c *Client) QueryPathInfos(paths []nix.StorePath) (infos []nix.PathInfo, er
 		if p.IsZero() {
 			return infos, nil
 		}
-		if len(infos) == len(paths) {
-			return nil, failed(QueryPathInfos, errors.New("more infos come than were asked for"))
+		if _, ok := asked[p]; !ok {
+			return nil, failed(QueryPathInfos, fmt.Errorf("an info comes about '%s', which was not asked for", c.Dir.Path(p)))
 		}
+		delete(asked, p)
 		info, err := c.readPathInfo(p)
 		if err != nil {
-			return nil, failed(QueryPathInfos, err)
+			return nil, failed(QueryPathInfos, fmt.Errorf("path '%s': %w", c.Dir.Path(p), err))
 		}
 		infos = append(infos, info)
 	}
@@ -133,21 +138,26 @@ func (c *Client) DumpStorePath(p nix.StorePath, read func(r *wire.Reader) error)
 	return c.DumpStorePaths([]nix.StorePath{p}, func(_ int, r *wire.Reader) error { return read(r) })
 }
 
+// maxAhead bounds the bytes of the requests that the other side has not begun to answer. They fit the smallest pipe, of one
+// page, which is what users with many pipes get: so neither side ever waits until the other has read.
+const maxAhead = 3 << 10
+
 // DumpStorePaths asks for the NARs of paths that are valid there. Read is called with the number of each, in order, and must read
 // exactly its NAR. The next ones are asked for meanwhile, so that they follow each other however long the way is.
 func (c *Client) DumpStorePaths(paths []nix.StorePath, read func(i int, r *wire.Reader) error) error {
-	asked := 0
+	if c.adding != nil {
+		if err := c.Finish(); err != nil {
+			return err
+		}
+	}
+	size := func(i int) int { return 24 + len(c.Dir.Path(paths[i])) } // at most
+	asked, ahead := 0, 0
 	for i := range paths {
-		if i >= asked-window/2 && asked < len(paths) { // in groups, not one by one
-			next := min(len(paths), i+window)
-			if c.adding != nil {
-				if err := c.Finish(); err != nil {
-					return err
-				}
-			}
-			for ; asked < next; asked++ {
+		if ahead < maxAhead*2/3 { // in groups, not one by one
+			for ; asked < len(paths) && (asked == i || ahead+size(asked) <= maxAhead); asked++ {
 				_ = c.W.Uint64(uint64(DumpStorePath)) // the writer keeps its first error
 				_ = c.writePath(paths[asked])
+				ahead += size(asked)
 			}
 			if err := c.W.Flush(); err != nil {
 				return failed(DumpStorePath, err)
@@ -156,6 +166,7 @@ func (c *Client) DumpStorePaths(paths []nix.StorePath, read func(i int, r *wire.
 		if err := read(i, c.R); err != nil {
 			return failed(DumpStorePath, err)
 		}
+		ahead -= size(i)
 	}
 	return nil
 }
@@ -180,30 +191,39 @@ func (c *Client) ImportPaths(write func(w io.Writer) error) error {
 	if err := errors.Join(write(c.W), c.W.Flush()); err != nil {
 		return failed(ImportPaths, err)
 	}
-	_, err := c.R.Uint64()
-	return failed(ImportPaths, err)
+	return failed(ImportPaths, readOK(c.R))
 }
 
-// window is how many paths may be on their way without an answer.
+// window is how many paths may be on their way without an answer. Their answers fit every pipe.
 const window = 64
 
 // adding are the paths that were sent and not answered yet.
 type adding struct {
-	sent   chan nix.StorePath // in order
-	done   chan struct{}      // closed when all answers are there, or the first one is missing
-	err    error              // readable then
+	sent   chan sentPath // in order
+	ended  bool          // sent is closed
+	done   chan struct{} // closed when all answers are there, or the first one is missing
+	err    error         // readable then
 	failed nix.StorePath
-	once   sync.Once
+}
+
+type sentPath struct {
+	path  nix.StorePath
+	there func()
 }
 
 // AddToStoreNar sends a path, whose NAR write must write whole. It does not wait for the answer: so one path follows the other
-// however long the way is. Finish tells whether all went well; an error of AddToStoreNar may be about an earlier path.
-func (c *Client) AddToStoreNar(info nix.PathInfo, write func(w io.Writer) error) error {
+// however long the way is. There is called once the path is valid on the other side, by another goroutine and in the order
+// in which the paths were sent; it may be nil. Finish tells whether all went well; an error of AddToStoreNar may be about
+// an earlier path.
+func (c *Client) AddToStoreNar(info nix.PathInfo, write func(w io.Writer) error, there func()) error {
 	if !c.Version.atLeast(5) {
 		return fmt.Errorf("the other side speaks version %v of the protocol; single paths can be added since 2.5", c.Version)
 	}
+	if c.adding != nil && c.adding.ended {
+		return c.Finish() // it has failed before
+	}
 	if c.adding == nil {
-		c.adding = &adding{sent: make(chan nix.StorePath, window), done: make(chan struct{})}
+		c.adding = &adding{sent: make(chan sentPath, window), done: make(chan struct{})}
 		go c.adding.read(c.R)
 	}
 	a := c.adding
@@ -225,10 +245,10 @@ func (c *Client) AddToStoreNar(info nix.PathInfo, write func(w io.Writer) error)
 	}
 	if err != nil {
 		// The other side has failed, most likely with a path before this one.
-		return errors.Join(c.Finish(), fmt.Errorf("add path '%s': %w", c.Dir.Path(info.Path), err))
+		return cmp.Or(c.Finish(), fmt.Errorf("add path '%s': %w", c.Dir.Path(info.Path), err))
 	}
 	select {
-	case a.sent <- info.Path:
+	case a.sent <- sentPath{info.Path, there}:
 		return nil
 	case <-a.done:
 		return c.Finish()
@@ -238,12 +258,27 @@ func (c *Client) AddToStoreNar(info nix.PathInfo, write func(w io.Writer) error)
 // read reads the answers.
 func (a *adding) read(r *wire.Reader) {
 	defer close(a.done)
-	for p := range a.sent {
-		if _, err := r.Uint64(); err != nil {
-			a.err, a.failed = unexpected(err), p
+	for s := range a.sent {
+		if err := readOK(r); err != nil {
+			a.err, a.failed = err, s.path
 			return
 		}
+		if s.there != nil {
+			s.there()
+		}
 	}
+}
+
+// readOK reads the answer to ImportPaths and AddToStoreNar.
+func readOK(r *wire.Reader) error {
+	v, err := r.Uint64()
+	if err != nil {
+		return unexpected(err)
+	}
+	if v != 1 {
+		return fmt.Errorf("the other side answers %d instead of 1", v)
+	}
+	return nil
 }
 
 // Finish returns when all paths that were sent are valid there, or the error of the first that is not.
@@ -252,7 +287,10 @@ func (c *Client) Finish() error {
 	if a == nil {
 		return nil
 	}
-	a.once.Do(func() { close(a.sent) })
+	if !a.ended {
+		a.ended = true
+		close(a.sent)
+	}
 	<-a.done
 	if a.err != nil {
 		return fmt.Errorf("add path '%s': %w", c.Dir.Path(a.failed), a.err)

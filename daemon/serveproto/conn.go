@@ -191,25 +191,34 @@ func (c *Conn) WritePaths(paths []nix.StorePath) error {
 	return err // the writer keeps its first one
 }
 
-func (c *Conn) readSignatures() (sigs []nix.Signature, err error) {
+// readSignatures reads signatures. Nix 2.8 stores any text as one, and newer clients then refuse the whole info: so a server must
+// not take what is none, and a client leaves it out.
+func (c *Conn) readSignatures(leaveOut bool) (sigs []nix.Signature, err error) {
 	n, err := c.R.Count(maxSignatures, "signatures")
 	if err != nil {
 		return nil, unexpected(err)
 	}
 	for range n {
-		text, err := c.R.String(maxSignature, "signature")
+		text, err := c.R.Token(maxSignature, "signature")
 		if err != nil {
 			return nil, unexpected(err)
 		}
-		// Nix 2.8 stores any text, and newer clients then refuse the whole info.
-		sig, err := nix.ParseSignature(text)
-		if err != nil {
+		if err := c.take(signatureCost + len(text)); err != nil {
 			return nil, err
 		}
-		sigs = append(sigs, sig)
+		sig, err := nix.ParseSignature(string(text))
+		switch {
+		case err == nil:
+			sigs = append(sigs, sig)
+		case !leaveOut:
+			return nil, err
+		}
 	}
 	return sigs, nil
 }
+
+// signatureCost is about what a signature takes beside its text.
+const signatureCost = 96
 
 func (c *Conn) writeSignatures(sigs []nix.Signature) error {
 	err := c.W.Uint64(uint64(len(sigs)))
@@ -259,7 +268,7 @@ func (c *Conn) readPathInfo(p nix.StorePath) (info nix.PathInfo, err error) {
 	if info.CA, err = c.readCA(); err != nil {
 		return info, err
 	}
-	info.Signatures, err = c.readSignatures()
+	info.Signatures, err = c.readSignatures(true)
 	return info, err
 }
 

@@ -54,7 +54,7 @@ func FuzzAnswers(f *testing.F) {
 				err = c.DumpStorePath(p, func(r *wire.Reader) error { return r.Discard(3) })
 			}
 			if err == nil {
-				err = c.AddToStoreNar(nix.PathInfo{}, func(io.Writer) error { return nil })
+				err = c.AddToStoreNar(nix.PathInfo{}, func(io.Writer) error { return nil }, nil)
 			}
 			if err == nil {
 				_, err = serveproto.ReadBuildResult(c.Conn)

@@ -255,7 +255,7 @@ func requests(tb testing.TB) []byte {
 	_, err1 := c.QueryValidPaths([]nix.StorePath{info.Path}, true, false)
 	_, err2 := c.QueryPathInfos([]nix.StorePath{info.Path})
 	_, err3 := c.QueryClosure([]nix.StorePath{info.Path})
-	err4 := c.AddToStoreNar(info, func(w io.Writer) error { _, err := io.WriteString(w, "12345678"); return err })
+	err4 := c.AddToStoreNar(info, func(w io.Writer) error { _, err := io.WriteString(w, "12345678"); return err }, nil)
 	err5 := c.Finish()
 	err6 := c.ImportPaths(func(w io.Writer) error { _, err := io.WriteString(w, number(0)); return err })
 	err7 := c.DumpStorePath(info.Path, nothing)
@@ -363,7 +363,7 @@ func TestAddToStoreNarRoundTrip(t *testing.T) {
 	}()
 	client, err := serveproto.Open(ar, w, dir)
 	if err == nil {
-		err = client.AddToStoreNar(want, func(w io.Writer) error { _, err := io.WriteString(w, "12345678"); return err })
+		err = client.AddToStoreNar(want, func(w io.Writer) error { _, err := io.WriteString(w, "12345678"); return err }, nil)
 	}
 	if err == nil {
 		err = client.Finish()
@@ -406,7 +406,7 @@ func TestAddToStoreNarFails(t *testing.T) {
 	names := []string{"a", "b", "c", "d", "e"}
 	for _, name := range names {
 		info.Path = path(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-"+name)
-		if err = client.AddToStoreNar(info, func(w io.Writer) error { _, err := io.WriteString(w, "12345678"); return err }); err != nil {
+		if err = client.AddToStoreNar(info, func(w io.Writer) error { _, err := io.WriteString(w, "12345678"); return err }, nil); err != nil {
 			break
 		}
 	}
@@ -418,12 +418,110 @@ func TestAddToStoreNarFails(t *testing.T) {
 	}
 }
 
+// answers gives a client for what a server says, and what it is sent.
+func answers(tb testing.TB, in string) (*serveproto.Client, *bytes.Buffer) {
+	tb.Helper()
+	var out bytes.Buffer
+	c, err := serveproto.Open(strings.NewReader(number(serveproto.ServerMagic)+number(2<<8|7)+in), &out, dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out.Reset()
+	return c, &out
+}
+
+func text(s string) string { return number(uint64(len(s))) + s + strings.Repeat("\x00", -len(s)&7) }
+
+// An answer other than 1 is none, and who sends on after an error gets the same error.
+func TestAddToStoreNarRefused(t *testing.T) {
+	t.Parallel()
+	info := someInfo(t)
+	there := 0
+	add := func(c *serveproto.Client) error {
+		return c.AddToStoreNar(info, func(w io.Writer) error { _, err := io.WriteString(w, "12345678"); return err }, func() { there++ })
+	}
+	c, _ := answers(t, number(1)+number(0)+number(1))
+	var err error
+	for range 3 {
+		if err = add(c); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = c.Finish()
+	}
+	if err == nil || !strings.Contains(err.Error(), "answers 0 instead of 1") || there != 1 {
+		t.Errorf("error = %v after %d paths; want one about the answer 0 after 1", err, there)
+	}
+	if again := add(c); again == nil || again.Error() != err.Error() {
+		t.Errorf("AddToStoreNar after that = %v; want %v", again, err)
+	}
+	c, _ = answers(t, number(2))
+	if err := c.ImportPaths(func(io.Writer) error { return nil }); err == nil {
+		t.Error("ImportPaths with the answer 2 = nil")
+	}
+}
+
+func TestQueryPathInfosRefuses(t *testing.T) {
+	t.Parallel()
+	asked := path(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a")
+	full := dir.Path(asked)
+	info := text("") + number(0) + number(8) + number(8) + text("sha256:"+strings.Repeat("0", 64)) + text("")
+	for in, want := range map[string]string{
+		text("/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-b"):                 "which was not asked for",
+		text(full) + info + number(0) + text(full):                            "which was not asked for",
+		text(full) + text("") + number(1<<40):                                 "path '" + full + "': references: length",
+		text(full) + info + number(1<<40):                                     "signatures: length",
+		text(full) + text("") + number(0) + number(8) + number(8) + text("x"): "path '" + full + "': parse hash",
+	} {
+		c, _ := answers(t, in)
+		if infos, err := c.QueryPathInfos([]nix.StorePath{asked}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("QueryPathInfos of %q = %v, %v; want an error with %q", in, infos, err, want)
+		}
+	}
+	// Nix 2.8 may have signatures that are none; they make the others no worse.
+	sig := nix.Signature{KeyName: "key-1"}
+	c, _ := answers(t, text(full)+info+number(3)+text("rubbish")+text(sig.String())+text("")+text(""))
+	infos, err := c.QueryPathInfos([]nix.StorePath{asked})
+	if err != nil || len(infos) != 1 || len(infos[0].Signatures) != 1 || infos[0].Signatures[0] != sig {
+		t.Errorf("QueryPathInfos = %v, %v; want the one signature", infos, err)
+	}
+}
+
+// NARs are asked for ahead, but never more than a pipe of one page takes while the other side writes.
+func TestDumpStorePathsAhead(t *testing.T) {
+	t.Parallel()
+	var paths []nix.StorePath
+	for i := range 300 {
+		name := fmt.Sprintf("g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-%d%s", i, strings.Repeat("x", i*7%200))
+		paths = append(paths, path(t, name))
+	}
+	c, out := answers(t, strings.Repeat("12345678", len(paths)))
+	next, most := 0, 0
+	var begun int // bytes of the requests that are answered, or being answered
+	err := c.DumpStorePaths(paths, func(i int, r *wire.Reader) error {
+		if i != next {
+			t.Errorf("path %d comes after %d", i, next-1)
+		}
+		next++
+		full := dir.Path(paths[i])
+		begun += 16 + (len(full)+7)/8*8
+		most = max(most, out.Len()-begun)
+		return r.Discard(8)
+	})
+	if err != nil || next != len(paths) || out.Len() != begun {
+		t.Errorf("%d paths and %d of %d bytes, %v; want all", next, begun, out.Len(), err)
+	}
+	if most > 4096 || most < 2048 {
+		t.Errorf("%d bytes are asked for ahead; want most of a page", most)
+	}
+}
+
 // What a hostile peer says about lengths costs nothing.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	hello := number(serveproto.ClientMagic) + number(2<<8|7)
 	foo := "/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-foo"
-	text := func(s string) string { return number(uint64(len(s))) + s + strings.Repeat("\x00", -len(s)&7) }
 	tests := []struct{ name, in, want string }{
 		{"paths without end", hello + number(2) + number(1<<40), "paths: length 1099511627776 exceeds"},
 		{"a path of 2^40 bytes", hello + number(3) + number(1<<40), "store path: length 1099511627776 exceeds"},
@@ -545,7 +643,7 @@ func TestClientAgainstNix(t *testing.T) {
 		Path: path(t, "n5wkd9frr45pa74if5gpz9j7mifg27fh-b"), NarHash: sum, NarSize: uint64(archive.Len()), References: []nix.StorePath{a.Path},
 	}
 	write := func(w io.Writer) error { _, err := w.Write(archive.Bytes()); return err }
-	if err := errors.Join(c.AddToStoreNar(a, write), c.AddToStoreNar(b, write), c.Finish()); err != nil {
+	if err := errors.Join(c.AddToStoreNar(a, write, nil), c.AddToStoreNar(b, write, nil), c.Finish()); err != nil {
 		t.Fatal(err)
 	}
 	both := []nix.StorePath{a.Path, b.Path}

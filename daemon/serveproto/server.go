@@ -76,7 +76,7 @@ func (c *Conn) ReadAddToStoreNar() (info nix.PathInfo, err error) {
 	if info.Ultimate, err = c.R.Bool(); err != nil {
 		return info, unexpected(err)
 	}
-	if info.Signatures, err = c.readSignatures(); err != nil {
+	if info.Signatures, err = c.readSignatures(false); err != nil {
 		return info, err
 	}
 	info.CA, err = c.readCA()

@@ -153,7 +153,7 @@ func (o object) write(w io.Writer) error { _, err := w.Write(o.archive); return 
 
 func (c *client) add(objects ...object) error {
 	for _, o := range objects {
-		if err := c.AddToStoreNar(o.PathInfo, o.write); err != nil {
+		if err := c.AddToStoreNar(o.PathInfo, o.write, nil); err != nil {
 			return err
 		}
 	}
