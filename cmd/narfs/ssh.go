@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/internal/nix"
@@ -59,6 +60,10 @@ func parseSSH(address, sshOpts string) (t sshTarget, err error) {
 	if program == "" {
 		program = "nix-store"
 	}
+	// Ssh takes options also behind the host.
+	if strings.HasPrefix(program, "-") {
+		return t, usagef("remote-program %q is not a program", program)
+	}
 	words := []string{program, "--serve", "--write"}
 	if store := q.Get("remote-store"); store != "" {
 		words = append(words, "--store", store)
@@ -85,9 +90,53 @@ func shellQuote(text string) string {
 type endpoint struct {
 	*serveproto.Client
 
-	name string
-	// close ends the connection and returns what the other side ended with.
-	close func() error
+	name   string
+	to     io.Closer    // what we write to
+	from   io.Closer    // what we read from
+	wait   func() error // until the other side has ended, and how
+	leave  func()       // makes it end, whatever it is doing
+	blamed bool         // for the error with which the copy ends
+}
+
+// partingTime is how long the other side may take to say what was wrong.
+const partingTime = 10 * time.Second
+
+// end ends the connection after a copy with an error, or with none.
+func (e *endpoint) end(err error) error {
+	defer e.leave()
+	_ = e.to.Close()
+	if err == nil {
+		err = e.wait()
+		_ = e.from.Close() // not before: it would look like a hang-up
+		return err
+	}
+	// Who is writing a NAR would wait for its reader for ever.
+	if e.blamed {
+		timer := time.AfterFunc(partingTime, e.leave)
+		defer timer.Stop()
+	} else {
+		e.leave() // before it can complain of a reader that is gone
+	}
+	_ = e.from.Close()
+	_ = e.wait() // err says more
+	return nil
+}
+
+// open begins the conversation.
+func (e *endpoint) open(ctx context.Context, r io.Reader, w io.Writer, dir nix.StoreDir) (*endpoint, error) {
+	client, err := serveproto.Open(r, w, dir)
+	if err != nil {
+		_, _ = e.to.Close(), e.from.Close()
+		timer := time.AfterFunc(partingTime, e.leave)
+		defer timer.Stop()
+		if end := e.wait(); end != nil {
+			err = fmt.Errorf("%w (%w)", err, end)
+		}
+		e.leave()
+		return nil, e.explain(ctx, err)
+	}
+	e.Client = client
+	return e, nil
 }
 
 // openSSH starts the other side through the user's ssh, which may ask him for a password.
@@ -96,53 +145,51 @@ func (p *process) openSSH(ctx context.Context, address string, dir nix.StoreDir)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "ssh", slices.Concat(t.options, []string{t.host, t.command})...)
+	life, leave := context.WithCancel(ctx)
+	cmd := exec.CommandContext(life, "ssh", slices.Concat(t.options, []string{t.host, t.command})...)
 	cmd.Stderr = p.stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
+		leave()
 		return nil, err
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
+		leave()
 		return nil, err
 	}
 	wide(stdin)
 	wide(stdout)
 	if err := cmd.Start(); err != nil {
+		leave()
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
-	e := &endpoint{name: address, close: func() error {
-		_ = stdin.Close()
-		return cmd.Wait()
+	e := &endpoint{name: address, to: stdin, from: stdout, wait: cmd.Wait, leave: func() {
+		_ = cmd.Process.Kill() // at once, which the end of a context is not
+		leave()
 	}}
-	if e.Client, err = serveproto.Open(stdout, stdin, dir); err != nil {
-		return nil, e.explain(ctx, withEnd(err, e.close()))
-	}
-	return e, nil
+	return e.open(ctx, stdout, stdin, dir)
 }
 
-// withEnd adds how the other side ended to an error.
-func withEnd(err, end error) error {
-	if end == nil {
-		return err
-	}
-	return fmt.Errorf("%w (%w)", err, end)
-}
-
-// explain says what an error of the connection means for the user.
+// explain says what an error of the connection means for the user, and that this side is to blame.
 func (e *endpoint) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	e.blamed = true
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	err = fmt.Errorf("%s: %w", e.name, err)
-	if errors.Is(err, io.ErrUnexpectedEOF) || isBrokenPipe(err) {
-		// It must not look like the end of whoever reads our own output.
-		return hint(fmt.Errorf("%v: the other side has ended", err), "what it said stands above; nix-store must be found there, by a shell that is not interactive, and the store must let you in")
+	if !errors.Is(err, io.ErrUnexpectedEOF) && !isBrokenPipe(err) {
+		return err
 	}
-	return err
+	// It must not look like the end of whoever reads our own output.
+	err = fmt.Errorf("%v: the other side has ended", err)
+	if e.Client == nil {
+		return hint(err, "what it said stands above; nix-store must be found there, by a shell that is not interactive, and the store must let you in")
+	}
+	return hint(err, "what it said stands above")
 }
 
 // openLocal has the owner of the local store serve us, and starts one if need be.
@@ -159,20 +206,15 @@ func (p *process) openLocal(ctx context.Context, state string, dir nix.StoreDir)
 	wide(fromOwner)
 	sub := *p
 	sub.args, sub.stdin, sub.stdout = []string{"--state", state, "serve", "--write"}, in, out
+	life, leave := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		err := sub.serveElsewhere(ctx, true)
+		err := sub.serveElsewhere(life, true)
 		_, _ = in.Close(), out.Close()
 		done <- err
 	}()
-	e := &endpoint{name: state, close: func() error {
-		err := toOwner.Close()
-		return errors.Join(err, <-done, fromOwner.Close())
-	}}
-	if e.Client, err = serveproto.Open(fromOwner, toOwner, dir); err != nil {
-		return nil, e.explain(ctx, withEnd(err, e.close()))
-	}
-	return e, nil
+	e := &endpoint{name: state, to: toOwner, from: fromOwner, wait: func() error { return <-done }, leave: leave}
+	return e.open(ctx, fromOwner, toOwner, dir)
 }
 
 // copySSH copies to or from a store behind ssh. Ssh is this process's own affair, with the user's terminal and agent; the
@@ -210,18 +252,14 @@ func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) err
 	address := firstOf(o.to, o.from)
 	there, err := p.openSSH(ctx, address, local.storeDir)
 	if err != nil {
-		return errors.Join(err, here.close())
+		return errors.Join(err, here.end(err))
 	}
 	if o.to != "" {
 		err = p.copyToSSH(ctx, local, here, there, args, o, m)
 	} else {
 		err = p.copyFromSSH(ctx, here, there, args, o, m)
 	}
-	cerr := errors.Join(there.close(), here.close())
-	if err != nil {
-		return err
-	}
-	return cerr
+	return errors.Join(err, there.end(err), here.end(err))
 }
 
 func firstOf(a, b string) string {
@@ -265,12 +303,13 @@ func (p *process) copyFromSSH(ctx context.Context, here, there *endpoint, args [
 	if err != nil {
 		return there.explain(ctx, err)
 	}
-	if len(infos) < len(nix.SortPaths(wanted)) {
-		have := pathsOf(infos)
-		for _, sp := range wanted {
-			if !slices.Contains(have, sp) {
-				return fmt.Errorf("%s: path '%s' is not valid", there.name, there.Dir.Path(sp))
-			}
+	valid := map[nix.StorePath]struct{}{}
+	for _, info := range infos {
+		valid[info.Path] = struct{}{}
+	}
+	for _, sp := range wanted {
+		if _, ok := valid[sp]; !ok {
+			return fmt.Errorf("%s: path '%s' is not valid", there.name, there.Dir.Path(sp))
 		}
 	}
 	return p.copyOver(ctx, there, here, infos, o, m)
@@ -303,16 +342,17 @@ func (p *process) copyOver(ctx context.Context, from, to *endpoint, infos []nix.
 		total += int64(info.NarSize)
 	}
 	m.setTotal(total)
-	var readErr, sendErr error
+	var readErr, sendErr, printErr error
 	err = from.DumpStorePaths(pathsOf(missing), func(i int, r *wire.Reader) error {
 		info := missing[i]
 		m.at(info.Path.Name())
 		info.Ultimate = false
 		sendErr = to.AddToStoreNar(info, func(w io.Writer) error {
-			_, readErr = io.CopyN(m.writer(w), r, int64(info.NarSize))
-			return readErr
-		}, nil)
-		m.finished()
+			counted := &readerError{r: r}
+			_, err := io.CopyN(m.writer(w), counted, int64(info.NarSize))
+			readErr = counted.err
+			return err
+		}, func() { printErr = firstError(printErr, p.copied(to.Dir, info, m)) })
 		return sendErr
 	})
 	switch {
@@ -326,10 +366,22 @@ func (p *process) copyOver(ctx context.Context, from, to *endpoint, infos []nix.
 	if err := to.Finish(); err != nil {
 		return to.explain(ctx, err)
 	}
-	for _, info := range missing {
-		if err := p.copied(to.Dir, info, m); err != nil {
-			return err
-		}
+	return printErr
+}
+
+// readerError keeps an error of reading apart from one of writing.
+type readerError struct {
+	r   io.Reader
+	err error
+}
+
+func (r *readerError) Read(b []byte) (int, error) {
+	n, err := r.r.Read(b)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF // nobody reads further than the NAR
 	}
-	return nil
+	if err != nil {
+		r.err = err
+	}
+	return n, err
 }
