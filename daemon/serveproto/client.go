@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nixwire"
 	"github.com/narfs/narfs/internal/wire"
 )
 
@@ -20,22 +21,22 @@ type Client struct {
 
 // Open is the client's half of the handshake.
 func Open(r io.Reader, w io.Writer, dir nix.StoreDir) (*Client, error) {
-	c := &Conn{R: wire.NewReader(r), W: wire.NewWriter(w), Dir: dir}
+	c := &Conn{Conn: nixwire.Conn{R: wire.NewReader(r), W: wire.NewWriter(w), Dir: dir}}
 	_ = c.W.Uint64(ClientMagic) // the writer keeps its first error
-	_ = c.W.Uint64(Latest.number())
+	_ = c.W.Uint64(Latest.Number())
 	if err := c.W.Flush(); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
 	magic, err := c.R.Uint64()
 	if err != nil {
-		return nil, fmt.Errorf("handshake: %w", unexpected(err))
+		return nil, fmt.Errorf("handshake: %w", nixwire.Unexpected(err))
 	}
 	if magic != ServerMagic {
 		return nil, fmt.Errorf("handshake: %w: the other side does not begin as a Nix store does, but with %q", ErrMismatch, firstBytes(magic))
 	}
 	v, err := c.R.Uint64()
 	if err != nil {
-		return nil, fmt.Errorf("handshake: %w", unexpected(err))
+		return nil, fmt.Errorf("handshake: %w", nixwire.Unexpected(err))
 	}
 	if v>>8 != uint64(Latest.Major) {
 		return nil, fmt.Errorf("the other side speaks version %d.%d of the protocol, and this one %v", v>>8, v&0xff, Latest)
@@ -73,7 +74,7 @@ func failed(command Command, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%v: %w", command, unexpected(err))
+	return fmt.Errorf("%v: %w", command, nixwire.Unexpected(err))
 }
 
 // QueryValidPaths returns those of paths that are valid there. With lock, they are kept there until the end of the connection, and
@@ -101,7 +102,7 @@ func (c *Client) QueryPathInfos(paths []nix.StorePath) (infos []nix.PathInfo, er
 		asked[p] = struct{}{}
 	}
 	for {
-		p, err := c.readOptionalPath()
+		p, err := c.ReadOptionalPath()
 		if err != nil {
 			return nil, failed(QueryPathInfos, err)
 		}
@@ -156,7 +157,7 @@ func (c *Client) DumpStorePaths(paths []nix.StorePath, read func(i int, r *wire.
 		if ahead < maxAhead*2/3 { // in groups, not one by one
 			for ; asked < len(paths) && (asked == i || ahead+size(asked) <= maxAhead); asked++ {
 				_ = c.W.Uint64(uint64(DumpStorePath)) // the writer keeps its first error
-				_ = c.writePath(paths[asked])
+				_ = c.WritePath(paths[asked])
 				ahead += size(asked)
 			}
 			if err := c.W.Flush(); err != nil {
@@ -216,7 +217,7 @@ type sentPath struct {
 // in which the paths were sent; it may be nil. Finish tells whether all went well; an error of AddToStoreNar may be about
 // an earlier path.
 func (c *Client) AddToStoreNar(info nix.PathInfo, write func(w io.Writer) error, there func()) error {
-	if !c.Version.atLeast(5) {
+	if !c.Version.AtLeast(2, 5) {
 		return fmt.Errorf("the other side speaks version %v of the protocol; single paths can be added since 2.5", c.Version)
 	}
 	if c.adding != nil && c.adding.ended {
@@ -228,14 +229,14 @@ func (c *Client) AddToStoreNar(info nix.PathInfo, write func(w io.Writer) error,
 	}
 	a := c.adding
 	_ = c.W.Uint64(uint64(AddToStoreNar)) // the writer keeps its first error
-	_ = c.writePath(info.Path)
-	_ = c.writePath(info.Deriver)
+	_ = c.WritePath(info.Path)
+	_ = c.WritePath(info.Deriver)
 	_ = c.W.String(info.NarHash.Base16())
 	_ = c.WritePaths(info.References)
 	_ = c.W.Uint64(uint64(info.RegistrationTime))
 	_ = c.W.Uint64(info.NarSize)
 	_ = c.W.Bool(info.Ultimate)
-	_ = c.writeSignatures(info.Signatures)
+	_ = c.WriteSignatures(info.Signatures)
 	err := c.W.String(info.CA.String())
 	if err == nil {
 		err = write(c.W)
@@ -273,7 +274,7 @@ func (a *adding) read(r *wire.Reader) {
 func readOK(r *wire.Reader) error {
 	v, err := r.Uint64()
 	if err != nil {
-		return unexpected(err)
+		return nixwire.Unexpected(err)
 	}
 	if v != 1 {
 		return fmt.Errorf("the other side answers %d instead of 1", v)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nixwire"
 	"github.com/narfs/narfs/internal/wire"
 )
 
@@ -53,7 +54,8 @@ func vector(tb testing.TB, name string) []byte {
 func conn(in []byte, minor uint8) (*serveproto.Conn, *bytes.Buffer) {
 	var out bytes.Buffer
 	return &serveproto.Conn{
-		R: wire.NewReader(bytes.NewReader(in)), W: wire.NewWriter(&out), Dir: dir, Version: serveproto.Version{Major: 2, Minor: minor},
+		Conn:    nixwire.Conn{R: wire.NewReader(bytes.NewReader(in)), W: wire.NewWriter(&out), Dir: dir},
+		Version: serveproto.Version{Major: 2, Minor: minor},
 	}, &out
 }
 
@@ -94,7 +96,7 @@ func TestVectors(t *testing.T) {
 			c, out := conn(golden, minor)
 			var err error
 			for range 3 {
-				var r serveproto.BuildResult
+				var r nixwire.BuildResult
 				if r, err = serveproto.ReadBuildResult(c); err != nil {
 					t.Fatalf("2.%d: %v", minor, err)
 				}
@@ -139,10 +141,10 @@ func TestVectors(t *testing.T) {
 				var err error
 				for range 2 {
 					var p nix.StorePath
-					if p, err = serveproto.ReadOptionalPath(c); err != nil {
+					if p, err = c.ReadOptionalPath(); err != nil {
 						t.Fatal(err)
 					}
-					err = serveproto.WritePath(c, p)
+					err = c.WritePath(p)
 				}
 				if b := flushed(t, c, out, err); !bytes.Equal(b, golden) {
 					t.Errorf("%s/%s written again = %x; want %x", folder, name, b, golden)

@@ -12,6 +12,7 @@ import (
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nixwire"
 )
 
 // ServeOptions of one client of the serve protocol.
@@ -369,7 +370,7 @@ func (v *server) buildDerivation(context.Context) error {
 	if err != nil {
 		return err
 	}
-	return v.WriteBuildResult(serveproto.BuildResult{
-		Status: serveproto.MiscFailure, ErrorMsg: fmt.Sprintf("cannot build '%s': %s", v.store.Dir().Path(req.Path), notYet),
+	return v.WriteBuildResult(nixwire.BuildResult{
+		Status: nixwire.MiscFailure, ErrorMsg: fmt.Sprintf("cannot build '%s': %s", v.store.Dir().Path(req.Path), notYet),
 	})
 }

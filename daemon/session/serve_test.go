@@ -14,6 +14,7 @@ import (
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/session"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nixwire"
 	"github.com/narfs/narfs/internal/wire"
 )
 
@@ -153,7 +154,7 @@ func TestPermissions(t *testing.T) {
 			_ = c.WriteBuildOptions(serveproto.BuildOptions{})
 			_ = c.W.Flush()
 			status, err := c.R.Uint64()
-			if err == nil && serveproto.Status(status) != serveproto.MiscFailure {
+			if err == nil && nixwire.Status(status) != nixwire.MiscFailure {
 				return errors.New("status is not that of a failure")
 			}
 			return err

@@ -53,6 +53,9 @@ func NewReader(r io.Reader) *Reader {
 	return &Reader{src: r, buf: make([]byte, bufferSize)}
 }
 
+// Reset has the Reader read from another source, as if it were new, with the memory that it has.
+func (r *Reader) Reset(src io.Reader) { *r = Reader{src: src, buf: r.buf} }
+
 // Offset returns how many bytes of the stream have been consumed.
 func (r *Reader) Offset() int64 { return r.base + int64(r.pos) }
 
