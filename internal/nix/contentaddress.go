@@ -55,6 +55,35 @@ func (m Method) fixedPrefix() string {
 	}
 }
 
+// ParseMethodAlgo parses what MethodAlgo writes.
+func ParseMethodAlgo(s string) (Method, Algo, error) {
+	m, name := MethodFlat, s
+	if rest, ok := strings.CutPrefix(s, "text:"); ok {
+		m, name = MethodText, rest
+	}
+	for _, prefixed := range []Method{MethodNAR, MethodGit} {
+		if rest, ok := strings.CutPrefix(s, prefixed.fixedPrefix()); ok {
+			m, name = prefixed, rest
+		}
+	}
+	a, err := ParseAlgo(name)
+	if err == nil {
+		err = m.check(a)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("parse method and hash algorithm %q: %w", s, err)
+	}
+	return m, a, nil
+}
+
+// MethodAlgo writes a method and an algorithm as derivations have them: the algorithm's name behind "text:", "r:", "git:" or nothing.
+func MethodAlgo(m Method, a Algo) string {
+	if m == MethodText {
+		return "text:" + a.String()
+	}
+	return m.fixedPrefix() + a.String()
+}
+
 // check says whether the method may be used with an algorithm.
 func (m Method) check(a Algo) error {
 	switch {
