@@ -47,6 +47,13 @@
 //
 // so it says nothing about deriver, times and content address. A path whose content address leads to its own name needs none.
 //
+// # Realisation
+//
+// Where an output of a derivation is, which matters if its path does not follow from the derivation. A JSON object; see
+// Realisation. Outputs are named by
+//
+//	sha256:<base16 of the derivation's hash modulo>!<name of the output>
+//
 // # Narinfo
 //
 // A path info as binary caches serve it, a text of lines "Key: value"; see NarInfo.

@@ -64,9 +64,14 @@ func (p *PathInfo) Verify(dir StoreDir, keys []PublicKey) int {
 	if err != nil {
 		return 0
 	}
+	return countSigned(text, p.Signatures, keys)
+}
+
+// countSigned returns how many of the keys made one of the signatures of a text.
+func countSigned(text string, sigs []Signature, keys []PublicKey) int {
 	n := 0
 	for _, key := range keys {
-		if slices.ContainsFunc(p.Signatures, func(s Signature) bool { return key.Verify(text, s) }) {
+		if slices.ContainsFunc(sigs, func(s Signature) bool { return key.Verify(text, s) }) {
 			n++
 		}
 	}
