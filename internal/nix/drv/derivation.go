@@ -222,12 +222,12 @@ func (d *BasicDerivation) Kind() (Kind, error) {
 		case kind == Floating && o.Algo != algo:
 			return 0, errors.New("all floating outputs must use the same hash algorithm")
 		}
-		if o.Kind == Fixed && name != OutName {
-			return 0, errors.New(`single fixed output must be named "out"`)
-		}
 	}
 	if kind == 0 {
 		return 0, errors.New("must have at least one output")
+	}
+	if _, ok := d.Outputs[OutName]; kind == Fixed && !ok {
+		return 0, errors.New(`single fixed output must be named "out"`)
 	}
 	return kind, nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
@@ -140,7 +141,7 @@ func basePath(tb testing.TB, base string) nix.StorePath {
 func diff(a, b *drv.Derivation) string {
 	return cmp.Diff(a, b, cmp.Comparer(func(p, q nix.StorePath) bool { return p == q }),
 		cmp.Comparer(func(p, q nix.Hash) bool { return p == q }),
-		cmp.FilterValues(func(a, b []string) bool { return len(a) == 0 && len(b) == 0 }, cmp.Ignore()))
+		cmpopts.EquateEmpty())
 }
 
 // mustParse parses a derivation, which must print as it was.
