@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/nixwire"
 )
 
@@ -95,8 +96,8 @@ func (c *Conn) WriteNotBuilt(status uint64, message string) error {
 
 // BuildDerivationRequest is what BuildDerivation asks.
 type BuildDerivationRequest struct {
-	Path       nix.StorePath // need not be valid
-	Derivation nixwire.BasicDerivation
+	Path       nix.StorePath // a derivation's, which need not be valid
+	Derivation drv.BasicDerivation
 	Options    BuildOptions
 }
 
@@ -105,7 +106,7 @@ func (c *Conn) ReadBuildDerivation() (req BuildDerivationRequest, err error) {
 	if req.Path, err = c.ReadPath(); err != nil {
 		return req, err
 	}
-	if req.Derivation, err = c.ReadDerivation(); err != nil {
+	if req.Derivation, err = c.ReadDerivation(req.Path); err != nil {
 		return req, err
 	}
 	req.Options, err = c.ReadBuildOptions()

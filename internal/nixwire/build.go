@@ -1,48 +1,36 @@
 package nixwire
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
 )
 
-// Output is an output of a derivation. What its fields mean together says [BasicDerivation].
-type Output struct{ Name, Path, HashAlgo, Hash string }
-
-// BasicDerivation is a derivation whose inputs are store paths. Of an output, Path alone says that it is addressed by its inputs; Path,
-// HashAlgo and Hash, that its content address is fixed; HashAlgo alone, that it is addressed by its contents.
-type BasicDerivation struct {
-	Outputs  []Output
-	Inputs   []nix.StorePath
-	Platform string
-	Builder  string
-	Args     []string
-	Env      [][2]string // names and values, in order
-}
-
-// ReadDerivation reads a derivation.
-func (c *Conn) ReadDerivation() (d BasicDerivation, err error) {
-	n, err := c.R.Count(MaxOutputs, "outputs")
-	if err != nil {
-		return d, Unexpected(err)
-	}
-	for range n {
-		var o Output
-		for _, field := range []*string{&o.Name, &o.Path, &o.HashAlgo, &o.Hash} {
-			if *field, err = c.ReadText(MaxPath, "output"); err != nil {
-				return d, err
-			}
-		}
-		d.Outputs = append(d.Outputs, o)
-	}
-	if d.Inputs, err = c.ReadPaths(); err != nil {
+// ReadDerivation reads a derivation, whose name is that of its path. An output or a variable that comes twice is an error, as is
+// what [drv.ParseOutput] refuses.
+func (c *Conn) ReadDerivation(path nix.StorePath) (d drv.BasicDerivation, err error) {
+	if d.Name, err = drv.NameFromPath(path); err != nil {
 		return d, err
 	}
+	if d.Outputs, err = c.readOutputs(d.Name); err != nil {
+		return d, err
+	}
+	inputs, err := c.ReadPaths()
+	if err != nil {
+		return d, err
+	}
+	d.InputSrcs = nix.SortPaths(inputs)
 	if d.Platform, err = c.ReadText(MaxPath, "platform"); err != nil {
 		return d, err
 	}
 	if d.Builder, err = c.ReadText(MaxPath, "builder"); err != nil {
 		return d, err
 	}
-	if n, err = c.R.Count(maxArgs, "arguments"); err != nil {
+	n, err := c.R.Count(maxArgs, "arguments")
+	if err != nil {
 		return d, Unexpected(err)
 	}
 	for range n {
@@ -52,30 +40,81 @@ func (c *Conn) ReadDerivation() (d BasicDerivation, err error) {
 		}
 		d.Args = append(d.Args, arg)
 	}
-	if n, err = c.R.Count(maxArgs, "variables"); err != nil {
-		return d, Unexpected(err)
-	}
-	for range n {
-		var pair [2]string
-		for i := range pair {
-			if pair[i], err = c.ReadText(maxArg, "variable"); err != nil {
-				return d, err
-			}
-		}
-		d.Env = append(d.Env, pair)
-	}
-	return d, nil
+	d.Env, err = c.readEnv()
+	return d, err
 }
 
-// WriteDerivation writes a derivation.
-func (c *Conn) WriteDerivation(d BasicDerivation) error {
-	_ = c.W.Uint64(uint64(len(d.Outputs))) // the writer keeps its first error
-	for _, o := range d.Outputs {
-		for _, field := range []string{o.Name, o.Path, o.HashAlgo, o.Hash} {
-			_ = c.W.String(field)
+// outputCost is about what an output takes beside its texts.
+const outputCost = 256
+
+func (c *Conn) readOutputs(drvName string) (map[string]drv.Output, error) {
+	n, err := c.R.Count(MaxOutputs, "outputs")
+	if err != nil {
+		return nil, Unexpected(err)
+	}
+	outputs := map[string]drv.Output{}
+	for range n {
+		if err := c.take(outputCost); err != nil {
+			return nil, err
+		}
+		var name, path, algo, hash string
+		for _, field := range []*string{&name, &path, &algo, &hash} {
+			if *field, err = c.ReadText(MaxPath, "output"); err != nil {
+				return nil, err
+			}
+		}
+		if _, ok := outputs[name]; ok {
+			return nil, fmt.Errorf("output %q comes twice", name)
+		}
+		if outputs[name], err = drv.ParseOutput(c.Dir, drvName, name, path, algo, hash); err != nil {
+			return nil, err
 		}
 	}
-	_ = c.WritePaths(d.Inputs)
+	return outputs, nil
+}
+
+// pairCost is about what a variable takes beside name and value.
+const pairCost = 64
+
+func (c *Conn) readEnv() (map[string]string, error) {
+	n, err := c.R.Count(maxArgs, "variables")
+	if err != nil {
+		return nil, Unexpected(err)
+	}
+	env := map[string]string{}
+	for range n {
+		if err := c.take(pairCost); err != nil {
+			return nil, err
+		}
+		var name, value string
+		for _, field := range []*string{&name, &value} {
+			if *field, err = c.ReadText(maxArg, "variable"); err != nil {
+				return nil, err
+			}
+		}
+		if _, ok := env[name]; ok {
+			return nil, fmt.Errorf("variable %q comes twice", name)
+		}
+		env[name] = value
+	}
+	return env, nil
+}
+
+// WriteDerivation writes a derivation, but not its name. It fails before it writes if an output has no fields.
+func (c *Conn) WriteDerivation(d *drv.BasicDerivation) error {
+	var outputs []string
+	for _, name := range d.OutputNames() {
+		path, algo, hash, err := d.Outputs[name].Fields(c.Dir, d.Name, name)
+		if err != nil {
+			return fmt.Errorf("derivation %q: %w", d.Name, err)
+		}
+		outputs = append(outputs, name, path, algo, hash)
+	}
+	_ = c.W.Uint64(uint64(len(d.Outputs))) // the writer keeps its first error
+	for _, field := range outputs {
+		_ = c.W.String(field)
+	}
+	_ = c.WritePaths(d.InputSrcs)
 	_ = c.W.String(d.Platform)
 	_ = c.W.String(d.Builder)
 	_ = c.W.Uint64(uint64(len(d.Args)))
@@ -83,9 +122,9 @@ func (c *Conn) WriteDerivation(d BasicDerivation) error {
 		_ = c.W.String(arg)
 	}
 	err := c.W.Uint64(uint64(len(d.Env)))
-	for _, pair := range d.Env {
-		_ = c.W.String(pair[0])
-		err = c.W.String(pair[1])
+	for _, name := range slices.Sorted(maps.Keys(d.Env)) {
+		_ = c.W.String(name)
+		err = c.W.String(d.Env[name])
 	}
 	return err
 }
