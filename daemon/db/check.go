@@ -31,7 +31,7 @@ func (d *DB) Check(found func(Problem) error) error {
 	err := d.kv.Scan([]byte{kindInfo}, func(key, value []byte) error {
 		return d.checkInfo(bytes.Clone(key), bytes.Clone(value), found)
 	})
-	for _, kind := range []byte{kindPart, kindSlot, kindReferrer, kindDerived, kindObject} {
+	for _, kind := range []byte{kindPart, kindSlot, kindReferrer, kindDerived, kindObject, kindDeriver, kindRealised, kindRealPath} {
 		if err != nil {
 			return err
 		}
@@ -95,7 +95,7 @@ func (d *DB) checkInfo(key, value []byte, found func(Problem) error) error {
 			return err
 		}
 	}
-	for _, link := range links(r.Info) {
+	for _, link := range links(r) {
 		_, err := d.get(link)
 		if errors.Is(err, ErrNotFound) {
 			err = found(Problem{Path: path, Key: link, Err: fmt.Errorf("index record %q is missing", link), Fix: func(w Writer) { w.Put(link, []byte{}) }})
@@ -154,8 +154,14 @@ func (d *DB) checkOther(key, value []byte, found func(Problem) error) error {
 		ok = err == nil && int(binary.BigEndian.Uint16(key[len(key)-2:])) <= len(parts)
 	case kindSlot:
 		ok = r.Slot == slot
+	case kindRealised:
+		ok = true
+	case kindRealPath:
+		id := string(key[len(pairKey(kindRealPath, path)):])
+		realised, rerr := d.Realisation(id)
+		ok = rerr == nil && realised.Path == path
 	default:
-		for _, link := range links(r.Info) {
+		for _, link := range links(r) {
 			ok = ok || bytes.Equal(link, key)
 		}
 	}
@@ -180,6 +186,11 @@ func owner(key, value []byte) (path nix.StorePath, slot uint32, err error) {
 			return path, 0, errors.New("its key is too short")
 		}
 		name = name[32:]
+	case kindRealised:
+		r, err := parseRealisation(key, value)
+		return r.Path, 0, err
+	case kindRealPath:
+		name, _, _ = bytes.Cut(name, []byte{0})
 	case kindPart:
 		if len(name) < 3 {
 			return path, 0, errors.New("its key is too short")

@@ -36,6 +36,8 @@ var (
 type Record struct {
 	Info nix.PathInfo
 	Slot uint32
+	// Outputs are the paths, in order, that a derivation will make, as far as it says them.
+	Outputs []nix.StorePath
 }
 
 // Top describes a path's top node as a mount shows it.
@@ -67,6 +69,9 @@ const (
 	kindReferrer = 'r'
 	kindDerived  = 'd'
 	kindObject   = 'o'
+	kindDeriver  = 'v'
+	kindRealised = 'x'
+	kindRealPath = 'y'
 )
 
 func (d *DB) get(key []byte) ([]byte, error) {
@@ -262,6 +267,11 @@ func (d *DB) Derived(drv nix.StorePath) ([]nix.StorePath, error) {
 	return d.names(pairKey(kindDerived, drv), "", 0)
 }
 
+// Derivers returns the valid derivations that will make a path, in order: whatever it was made by.
+func (d *DB) Derivers(out nix.StorePath) ([]nix.StorePath, error) {
+	return d.names(pairKey(kindDeriver, out), "", 0)
+}
+
 // ByNarHash returns the valid paths whose NAR has this SHA-256, in order.
 func (d *DB) ByNarHash(hash [32]byte) ([]nix.StorePath, error) {
 	return d.names(objectKey(hash), "", 0)
@@ -329,7 +339,7 @@ func Put(w Writer, r Record, top Top) error {
 	}
 	path := r.Info.Path
 	w.Put(slotKey(r.Slot), encodeSlot(r.Slot, path, top))
-	for _, key := range links(r.Info) {
+	for _, key := range links(r) {
 		w.Put(key, []byte{})
 	}
 	putInfo(w, path, head, parts)
@@ -365,7 +375,7 @@ func Delete(w Writer, r Record) error {
 	for i := range parts {
 		w.Delete(partKey(path, i+1))
 	}
-	for _, key := range links(r.Info) {
+	for _, key := range links(r) {
 		w.Delete(key)
 	}
 	w.Delete(slotKey(r.Slot))
@@ -373,7 +383,8 @@ func Delete(w Writer, r Record) error {
 }
 
 // links are the keys of the indexes that a path is in.
-func links(info nix.PathInfo) (keys [][]byte) {
+func links(r Record) (keys [][]byte) {
+	info := &r.Info
 	hash, _ := info.NarHash.SHA256()
 	keys = append(keys, append(objectKey(hash), info.Path.BaseName()...))
 	if !info.Deriver.IsZero() {
@@ -383,6 +394,9 @@ func links(info nix.PathInfo) (keys [][]byte) {
 		if ref != info.Path {
 			keys = append(keys, append(pairKey(kindReferrer, ref), info.Path.BaseName()...))
 		}
+	}
+	for _, out := range r.Outputs {
+		keys = append(keys, append(pairKey(kindDeriver, out), info.Path.BaseName()...))
 	}
 	return keys
 }

@@ -28,6 +28,9 @@
 //	s SLOT                4 bytes, big endian → the slot record
 //	r NAME 0 NAME         the second path refers to the first; no value. Not for a reference to itself
 //	d NAME 0 NAME         the second path was built by the first, a derivation; no value
+//	v NAME 0 NAME         the second path is a derivation that will make the first; no value
+//	x ID                  a realisation: its path is valid
+//	y NAME 0 ID           the path is that of the realisation; no value
 //	o HASH NAME           the path's NAR has this SHA-256, 32 bytes; no value
 //
 // An info record, whose parts are put together before it is read:
@@ -38,12 +41,20 @@
 //	hash      32 bytes, SHA-256 of the NAR
 //	size      of the NAR
 //	time      of registration, in seconds since 1970, as signed varint
-//	flags     1 byte: 1 ultimate
+//	flags     1 byte: 1 ultimate, 2 outputs follow
 //	deriver   string, its base name or empty
 //	ca        string, as Nix writes it, or empty
 //	sigs      their number, and each as string
 //	refs      their number, and each as string: base names in order
+//	outputs   as refs, of a derivation that says them
 //	crc       4 bytes, little endian: CRC-32C of the key and all the bytes before
+//
+// a realisation:
+//
+//	version   1 byte, 1
+//	path      string, its base name
+//	json      string, as Nix has it
+//	crc       as above
 //
 // and a slot record:
 //

@@ -21,7 +21,11 @@ const (
 	crcSize = 4
 )
 
-const flagUltimate = 1
+// Flags of an info record.
+const (
+	flagUltimate = 1
+	flagOutputs  = 2
+)
 
 // checksum is over key and payload, so that a record in another one's place is noticed too.
 func checksum(key, payload []byte) uint32 {
@@ -52,6 +56,14 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+func appendPaths(b []byte, paths []nix.StorePath) []byte {
+	b = binary.AppendUvarint(b, uint64(len(paths)))
+	for _, p := range paths {
+		b = appendString(b, p.BaseName())
+	}
+	return b
+}
+
 // encode returns the value of an info record and those of its further parts.
 func encode(r Record) (head []byte, parts [][]byte, err error) {
 	info := &r.Info
@@ -68,6 +80,9 @@ func encode(r Record) (head []byte, parts [][]byte, err error) {
 	if info.Ultimate {
 		flags |= flagUltimate
 	}
+	if len(r.Outputs) > 0 {
+		flags |= flagOutputs
+	}
 	b = append(b, flags)
 	b = appendString(b, info.Deriver.BaseName())
 	b = appendString(b, info.CA.String())
@@ -75,9 +90,9 @@ func encode(r Record) (head []byte, parts [][]byte, err error) {
 	for _, sig := range info.Signatures {
 		b = appendString(b, sig.String())
 	}
-	b = binary.AppendUvarint(b, uint64(len(info.References)))
-	for _, ref := range info.References {
-		b = appendString(b, ref.BaseName())
+	b = appendPaths(b, info.References)
+	if len(r.Outputs) > 0 {
+		b = appendPaths(b, r.Outputs)
 	}
 	more := (len(b) + crcSize - 1) / partSize
 	if more > maxParts {
@@ -114,7 +129,8 @@ func (d *DB) parse(key, value []byte) (Record, error) {
 	r.Info.NarHash = nix.NewSHA256([32]byte(p.bytes(32)))
 	r.Info.NarSize = p.uvarint()
 	r.Info.RegistrationTime = p.varint()
-	r.Info.Ultimate = p.bytes(1)[0]&flagUltimate != 0
+	flags := p.bytes(1)[0]
+	r.Info.Ultimate = flags&flagUltimate != 0
 	r.Info.Deriver = p.path()
 	if r.Info.CA, err = nix.ParseContentAddress(p.string()); err != nil {
 		p.fail(err)
@@ -126,11 +142,9 @@ func (d *DB) parse(key, value []byte) (Record, error) {
 		}
 		r.Info.Signatures = append(r.Info.Signatures, sig)
 	}
-	if n := p.count(); n > 0 {
-		r.Info.References = make([]nix.StorePath, 0, n)
-		for range n {
-			r.Info.References = append(r.Info.References, p.path())
-		}
+	r.Info.References = p.paths()
+	if flags&flagOutputs != 0 {
+		r.Outputs = p.paths()
 	}
 	if len(p.b) > 0 {
 		p.fail(errors.New("bytes behind its end"))
@@ -234,4 +248,15 @@ func (p *parser) path() nix.StorePath {
 		p.fail(err)
 	}
 	return path
+}
+
+// paths reads base names, nil if there are none.
+func (p *parser) paths() (all []nix.StorePath) {
+	if n := p.count(); n > 0 {
+		all = make([]nix.StorePath, 0, n)
+		for range n {
+			all = append(all, p.path())
+		}
+	}
+	return all
 }

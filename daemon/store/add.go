@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -35,6 +36,10 @@ type AddOptions struct {
 	Compression cas.Compression
 	// Holder says who adds, for the list of locks.
 	Holder string
+	// Pins, Lazy and LockTimeout are as in ImportOptions.
+	Pins        *Pins
+	Lazy        bool
+	LockTimeout time.Duration
 	// Progress hears of the bytes of the NAR that AddTree makes, from one goroutine; it may be nil.
 	Progress func(n int)
 }
@@ -143,7 +148,9 @@ func (s *Store) added(ctx context.Context, st *cas.Staged, digest nix.Hash, opts
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add %s: %w", opts.Name, err)
 	}
-	held, err := s.locks.Lock(ctx, info.Path, opts.Holder)
+	importing := ImportOptions{Holder: opts.Holder, Pins: opts.Pins, LockTimeout: opts.LockTimeout}
+	importing.pin(info)
+	held, err := s.lock(ctx, info.Path, importing)
 	if err != nil {
 		return nix.PathInfo{}, fmt.Errorf("add path '%s': %w", s.print(info.Path), err)
 	}
@@ -151,7 +158,7 @@ func (s *Store) added(ctx context.Context, st *cas.Staged, digest nix.Hash, opts
 	old, err := s.PathInfo(info.Path)
 	switch {
 	case errors.Is(err, ErrNotValid):
-		err = s.register(ctx, []*registration{{info: info, staged: st}}, false)
+		err = s.register(ctx, []*registration{{info: info, staged: st}}, opts.Lazy)
 	case err == nil && opts.Repair && old.NarHash == info.NarHash:
 		info, err = old, s.putAgain(ctx, st)
 	case err == nil:

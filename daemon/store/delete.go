@@ -106,6 +106,13 @@ func (s *Store) deleteGroup(ctx context.Context, group []db.Record) error {
 		events[i] = Event{Path: r.Info.Path, Slot: r.Slot, Removed: true}
 		bytes += int64(r.Info.NarSize)
 	}
+	realised, err := s.db.RealisationsOf(slices.Collect(maps.Keys(going)))
+	if err != nil {
+		return err
+	}
+	for _, r := range realised {
+		db.DeleteRealisation(&b, r)
+	}
 	objects := slices.Collect(maps.Keys(hashes))
 	having, err := s.db.ByNarHashes(objects)
 	if err != nil {

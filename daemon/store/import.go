@@ -217,6 +217,9 @@ func (s *Store) checkClaims(info *nix.PathInfo, opts ImportOptions) error {
 // those before them. The locks of the paths are held,
 // and none is valid.
 func (s *Store) register(ctx context.Context, regs []*registration, lazy bool) error {
+	if err := s.checkDerivations(ctx, regs); err != nil {
+		return err
+	}
 	s.removal.RLock()
 	defer s.removal.RUnlock()
 	if err := s.checkReferences(regs); err != nil {
@@ -232,7 +235,7 @@ func (s *Store) register(ctx context.Context, regs []*registration, lazy bool) e
 	for i, reg := range regs {
 		slot := first + uint32(i)
 		b.PutObject(reg.staged)
-		if err := db.Put(&b, db.Record{Info: reg.info, Slot: slot}, topOf(reg.staged.Tree())); err != nil {
+		if err := db.Put(&b, db.Record{Info: reg.info, Slot: slot, Outputs: reg.outputs}, topOf(reg.staged.Tree())); err != nil {
 			release(err)
 			return err
 		}

@@ -149,7 +149,8 @@ func (s *Store) registerInOrder(ctx context.Context, regs []*registration) (int,
 	if err == nil {
 		return len(regs), nil
 	}
-	if !errors.Is(err, ErrNotValid) || len(regs) == 1 {
+	_, refused := errors.AsType[*RefusedError](err)
+	if !refused && !errors.Is(err, ErrNotValid) || len(regs) == 1 {
 		return 0, s.importError(regs[0].info.Path, err)
 	}
 	for i, reg := range regs {
@@ -162,9 +163,10 @@ func (s *Store) registerInOrder(ctx context.Context, regs []*registration) (int,
 
 // registration is a path about to become valid. Whoever made it holds the path's lock.
 type registration struct {
-	info   nix.PathInfo
-	staged *cas.Staged
-	unlock func() // nil if the lock is somebody else's to give back
+	info    nix.PathInfo
+	staged  *cas.Staged
+	outputs []nix.StorePath // of a derivation: see db.Record
+	unlock  func()          // nil if the lock is somebody else's to give back
 }
 
 func (r *registration) bytes() int64 { return r.staged.Tree().Bytes() }

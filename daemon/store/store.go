@@ -55,6 +55,8 @@ type Store struct {
 	handles    handles
 	watches    watches
 	totals     totals
+	modulos    memo
+	realising  sync.Mutex // held while a realisation is recorded; comes before removal
 
 	closeOnce sync.Once
 	closeErr  error
