@@ -95,9 +95,7 @@ func (o gcOptions) options(p *process) (gc.Options, error) {
 		Censor:     p.censored,
 		Waiting:    func() { p.remark("narfs: waiting for another garbage collection to end\n") },
 	}
-	for _, m := range p.keeper.views.list() {
-		opts.Shown = append(opts.Shown, m.Dir())
-	}
+	opts.Shown = sessionViews{p.keeper.views}.Dirs()
 	if o.keepSince != "" {
 		age, err := parseAge(o.keepSince)
 		if err != nil {
@@ -212,58 +210,39 @@ func (r *gcRun) show(paths []nix.StorePath) error {
 // noLimit is the limit of who wants all garbage deleted.
 const noLimit = int64(-1)
 
-// rounds bounds how often the space is given back on the way to --max-freed.
-const rounds = 16
-
 // collect deletes dead paths and gives their space back, until so many bytes have come back to the disk.
 func (r *gcRun) collect(ctx context.Context, dead []nix.StorePath, limit int64) error {
-	if limit == noLimit {
-		err := r.delete(ctx, dead)
-		if err != nil || r.o.noCompact {
-			return err
+	var m *meter
+	phase := ""
+	enter := func(name, unit string) *meter {
+		if name != phase {
+			m.close()
+			m, phase = r.p.meter(name), name
+			m.setUnit(unit)
 		}
-		return r.compact(ctx)
+		return m
 	}
-	share := r.share()
-	for round := 0; len(dead) > 0 && r.result.Freed < limit; round++ {
-		n := len(dead)
-		if round < rounds {
-			n = r.enough(dead, limit-r.result.Freed, share)
-		}
-		nars, freed := r.result.NarBytes, r.result.Freed
-		err := r.delete(ctx, dead[:n])
-		if err == nil {
-			err = r.compact(ctx)
-		}
-		if err != nil {
-			return err
-		}
-		dead = dead[n:]
-		if nars = r.result.NarBytes - nars; nars > 0 {
-			share = max(float64(r.result.Freed-freed)/float64(nars), share/4)
-		}
-	}
-	return nil
-}
-
-// delete deletes dead paths and tells which.
-func (r *gcRun) delete(ctx context.Context, dead []nix.StorePath) error {
-	m := r.p.meter("delete")
-	defer m.close()
-	m.setUnit("paths")
-	m.set(0, int64(len(dead)))
-	err := r.c.Delete(ctx, dead, store.CollectReport{
-		Deleted: func(infos []nix.PathInfo) {
-			m.add(int64(len(infos)))
-			r.deleted(m, infos)
-		},
-		Kept: func(_ nix.StorePath, why error) {
-			r.kept++
-			if r.chosen && r.err == nil {
-				r.err = why
-			}
+	defer func() { m.close() }()
+	enter("delete", "paths").set(0, int64(len(dead)))
+	done, err := r.c.Reclaim(ctx, dead, gc.ReclaimOptions{
+		Limited: limit != noLimit, MaxFreed: limit, NoSweep: r.o.noCompact,
+		LetGo: sessionViews{r.p.keeper.views}.LetGo,
+		Swept: func(done, total int) { enter("compact", "packs").set(int64(done), int64(total)) },
+		Report: store.CollectReport{
+			Deleted: func(infos []nix.PathInfo) {
+				deleting := enter("delete", "paths")
+				deleting.add(int64(len(infos)))
+				r.deleted(deleting, infos)
+			},
+			Kept: func(_ nix.StorePath, why error) {
+				r.kept++
+				if r.chosen && r.err == nil {
+					r.err = why
+				}
+			},
 		},
 	})
+	r.count, r.result.NarBytes, r.result.Freed = done.Paths, done.NarBytes, done.Freed
 	return firstError(err, r.err)
 }
 
@@ -271,8 +250,6 @@ func (r *gcRun) delete(ctx context.Context, dead []nix.StorePath) error {
 func (r *gcRun) deleted(m *meter, infos []nix.PathInfo) {
 	out := m.beside(r.p.stdout)
 	for _, info := range infos {
-		r.count++
-		r.result.NarBytes += int64(info.NarSize)
 		name := r.s.Dir().Path(info.Path)
 		if r.o.json {
 			r.result.Paths = append(r.result.Paths, name)
@@ -284,43 +261,6 @@ func (r *gcRun) deleted(m *meter, infos []nix.PathInfo) {
 			r.err = err
 		}
 	}
-}
-
-// share returns how much of the disk a byte of a NAR takes, on average.
-func (r *gcRun) share() float64 {
-	_, all, err := r.s.Totals()
-	stored, serr := r.s.Occupied()
-	if err != nil || serr != nil || all == 0 {
-		return 1
-	}
-	return min(1, float64(stored)/float64(all))
-}
-
-// enough returns how many of the dead paths free so many bytes if a byte of a NAR frees share. What a path really frees depends on
-// what it has in common with others.
-func (r *gcRun) enough(dead []nix.StorePath, want int64, share float64) int {
-	got := 0.0
-	for i, sp := range dead {
-		info, err := r.s.PathInfo(sp)
-		if err != nil {
-			continue
-		}
-		if got += float64(info.NarSize) * share; got >= float64(want) {
-			return i + 1
-		}
-	}
-	return len(dead)
-}
-
-// compact gives space back.
-func (r *gcRun) compact(ctx context.Context) error {
-	r.p.keeper.views.letGo(ctx)
-	m := r.p.meter("compact")
-	m.setUnit("packs")
-	defer m.close()
-	res, err := r.s.Sweep(ctx, store.SweepOptions{Progress: func(done, total int) { m.set(int64(done), int64(total)) }})
-	r.result.Freed += res.Freed
-	return err
 }
 
 // finish says what was done.

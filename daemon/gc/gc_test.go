@@ -22,6 +22,7 @@ import (
 	"github.com/narfs/narfs/daemon/gc"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/wire"
 )
 
@@ -53,22 +54,61 @@ func path(tb testing.TB, name string) nix.StorePath {
 }
 
 // put adds a path with references to others.
-func put(tb testing.TB, s *store.Store, name string, change func(*nix.PathInfo), refs ...nix.StorePath) nix.StorePath {
-	tb.Helper()
+// narOf is the NAR of a file.
+func narOf(text string) []byte {
 	var b bytes.Buffer
 	w := wire.NewWriter(&b)
-	for _, token := range []string{"nix-archive-1", "(", "type", "regular", "contents", "contents of " + name, ")"} {
+	for _, token := range []string{"nix-archive-1", "(", "type", "regular", "contents", text, ")"} {
 		_ = w.String(token)
 	}
 	_ = w.Flush()
+	return b.Bytes()
+}
+
+func put(tb testing.TB, s *store.Store, name string, change func(*nix.PathInfo), refs ...nix.StorePath) nix.StorePath {
+	tb.Helper()
 	info := nix.PathInfo{Path: path(tb, name), References: refs}
 	if change != nil {
 		change(&info)
 	}
-	if err := s.Import(tb.Context(), info, &b, store.ImportOptions{}); err != nil {
+	if err := s.Import(tb.Context(), info, bytes.NewReader(narOf("contents of "+name)), store.ImportOptions{}); err != nil {
 		tb.Fatal(err)
 	}
 	return info.Path
+}
+
+// derive adds a derivation with an output that has a path of its own, or none before it is built.
+func derive(tb testing.TB, s *store.Store, name string, addressed bool, inputs ...nix.StorePath) (path, out nix.StorePath) {
+	tb.Helper()
+	d := &drv.Derivation{BasicDerivation: drv.BasicDerivation{
+		Name: name, Outputs: map[string]drv.Output{"out": {Kind: drv.Floating, Method: nix.MethodNAR, Algo: nix.SHA256}},
+		Platform: "x", Builder: "/bin/sh", Env: map[string]string{"out": ""},
+	}, InputDrvs: map[nix.StorePath][]string{}}
+	for _, input := range inputs {
+		d.InputDrvs[input] = []string{"out"}
+	}
+	if addressed {
+		d.Outputs["out"] = drv.Output{Kind: drv.Deferred}
+		modulo, err := s.Modulo(tb.Context(), d)
+		if err == nil {
+			out, err = drv.OutputPath(s.Dir(), name, "out", modulo.Hash)
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		d.Outputs["out"], d.Env["out"] = drv.Output{Kind: drv.InputAddressed, Path: out}, s.Dir().Path(out)
+	}
+	file, err := d.File(s.Dir())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	info, err := s.Add(tb.Context(), bytes.NewReader(file.Text), store.AddOptions{
+		Name: name + drv.Extension, Method: nix.MethodText, References: file.References,
+	})
+	if err != nil || info.Path != file.Path {
+		tb.Fatal(info.Path, err)
+	}
+	return info.Path, out
 }
 
 func link(tb testing.TB, target, name string) {
@@ -230,9 +270,9 @@ func TestPlan(t *testing.T) {
 	t.Parallel()
 	s := open(t)
 	old := func(i *nix.PathInfo) { i.RegistrationTime = 1000 }
-	drvOnly := put(t, s, "only.drv", old)
-	drv := put(t, s, "x.drv", old, drvOnly)
-	derived := func(i *nix.PathInfo) { i.RegistrationTime, i.Deriver = 1000, drv }
+	only, _ := derive(t, s, "only", false)
+	deriver, _ := derive(t, s, "x", false, only)
+	derived := func(i *nix.PathInfo) { i.RegistrationTime, i.Deriver = 1000, deriver }
 	base := put(t, s, "base", old)
 	lib := put(t, s, "lib", old, base)
 	app := put(t, s, "app", derived, lib, path(t, "app"))
@@ -249,7 +289,7 @@ func TestPlan(t *testing.T) {
 		{"derivations", gc.Options{KeepDerivations: true}, []string{"doc", "young"}},
 		{"derivations and outputs", gc.Options{KeepDerivations: true, KeepOutputs: true}, []string{"young"}},
 		{"outputs of a derivation that is not needed", gc.Options{KeepOutputs: true}, []string{"doc", "only.drv", "x.drv", "young"}},
-		{"young", gc.Options{KeepSince: time.Now().Add(-time.Hour)}, []string{"doc", "only.drv", "x.drv"}},
+		{"young", gc.Options{KeepSince: time.Now().Add(-time.Hour)}, []string{"doc"}},
 		{"all is young", gc.Options{KeepSince: time.Unix(1000, 0)}, []string{}},
 	}
 	for _, test := range tests {
@@ -263,7 +303,7 @@ func TestPlan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i, j := slices.Index(plan.Dead, drv), slices.Index(plan.Dead, drvOnly); i > j {
+	if i, j := slices.Index(plan.Dead, deriver), slices.Index(plan.Dead, only); i > j {
 		t.Errorf("the order is %v; want referrers first", plan.Dead)
 	}
 	if by, chain := plan.Why(base); by == nil || by.Name != root || !slices.Equal(chain, []nix.StorePath{app, lib, base}) {
@@ -273,18 +313,41 @@ func TestPlan(t *testing.T) {
 		t.Errorf("Why(doc) = %v, %v; want nothing", by, chain)
 	}
 	var alive *gc.AliveError
-	for _, wanted := range [][]nix.StorePath{{base}, {app}, {drvOnly}} {
+	for _, wanted := range [][]nix.StorePath{{base}, {app}, {only}} {
 		if _, err := c.Choose(plan, wanted); !errors.As(err, &alive) || !strings.Contains(err.Error(), "Cannot delete path") || !strings.Contains(err.Error(), "since it is still alive") {
 			t.Errorf("Choose(%v) = %v; want *AliveError in Nix's words", wanted, err)
 		}
 	}
-	if got, err := c.Choose(plan, []nix.StorePath{drvOnly, drv}); err != nil || !slices.Equal(got, []nix.StorePath{drv, drvOnly}) {
+	if got, err := c.Choose(plan, []nix.StorePath{only, deriver}); err != nil || !slices.Equal(got, []nix.StorePath{deriver, only}) {
 		t.Errorf("Choose = %v, %v", got, err)
 	}
 	if got := len(plan.Living()); got != 3 || plan.Live != 3 {
 		t.Errorf("living: %d, %d; want 3", got, plan.Live)
 	}
 	_ = young
+}
+
+// What a derivation says that it will make is an output of it, whatever made it.
+func TestOutputs(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	deriver, out := derive(t, s, "made", true)
+	if outs, err := s.Outputs(deriver); err != nil || !slices.Equal(outs, []nix.StorePath{out}) {
+		t.Fatalf("Outputs = %v, %v; want %v", outs, err, out)
+	}
+	if got, err := s.Derivers(out); err != nil || !slices.Equal(got, []nix.StorePath{deriver}) {
+		t.Errorf("Derivers of what is not there yet = %v, %v; want %v", got, err, deriver)
+	}
+	if err := s.Import(t.Context(), nix.PathInfo{Path: out}, bytes.NewReader(narOf("made")), store.ImportOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	link(t, s.Dir().Path(deriver), filepath.Join(s.StateDir(), "gcroots/made"))
+	if got := dead(t, s, gc.Options{}); !slices.Equal(got, []string{"made"}) {
+		t.Errorf("dead without keep-outputs: %v", got)
+	}
+	if got := dead(t, s, gc.Options{KeepOutputs: true}); len(got) != 0 {
+		t.Errorf("dead with keep-outputs: %v", got)
+	}
 }
 
 // What this process runs and mentions is found, whatever folder the store is seen in.

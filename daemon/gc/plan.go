@@ -2,6 +2,7 @@ package gc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 // Options of a collection. The zero value deletes what no root leads to, and keeps no derivations.
 type Options struct {
 	KeepDerivations bool // what is needed keeps its deriver
-	KeepOutputs     bool // a needed derivation keeps the paths that name it as their deriver
+	KeepOutputs     bool // a needed derivation keeps its outputs, and the paths that name it as their deriver
 	// KeepSince keeps what became valid at that time or later, and what it refers to; zero keeps nothing for that.
 	KeepSince time.Time
 	// Shown are the folders beside the store directory in which the store is seen.
@@ -43,7 +44,7 @@ type Plan struct {
 type graph struct {
 	number map[nix.StorePath]uint32
 	nodes  []node
-	outs   map[uint32][]uint32 // derivation → valid paths that name it as their deriver; only with KeepOutputs
+	outs   map[uint32][]uint32 // derivation → its outputs, and valid paths that name it as their deriver; only with KeepOutputs
 }
 
 type node struct {
@@ -91,11 +92,28 @@ func readGraph(ctx context.Context, s *store.Store, outputs bool) (*graph, error
 				g.outs[d] = append(g.outs[d], n)
 			}
 		}
+		if outputs && store.IsDerivation(info.Path) {
+			if err := g.addOutputs(s, n); err != nil {
+				return nil, err
+			}
+		}
 		g.nodes[n] = node{
 			path: info.Path, size: int64(info.NarSize), since: info.RegistrationTime, refs: refs, deriver: deriver, valid: true,
 		}
 	}
 	return g, nil
+}
+
+// addOutputs notes where a derivation's outputs are, or will be.
+func (g *graph) addOutputs(s *store.Store, n uint32) error {
+	outs, err := s.Outputs(g.nodes[n].path)
+	if err != nil && !errors.Is(err, store.ErrNotValid) {
+		return fmt.Errorf("read all paths: %w", err)
+	}
+	for _, out := range outs {
+		g.outs[n] = append(g.outs[n], g.of(out))
+	}
+	return nil
 }
 
 // mark marks all that roots lead to.

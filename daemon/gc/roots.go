@@ -255,6 +255,30 @@ func AddIndirect(stateDir, link string) error {
 	return replaceLink(link, name)
 }
 
+// AddPermanent makes a link to a path of a store anywhere, in place of a link that is there, and makes it an indirect root unless it is
+// one below gcroots. It refuses what is not a link.
+func AddPermanent(stateDir string, dir nix.StoreDir, p nix.StorePath, link string) error {
+	if !filepath.IsAbs(link) || link != filepath.Clean(link) {
+		return fmt.Errorf("permanent root %q is not a clean absolute path", link)
+	}
+	if strings.HasPrefix(link, string(dir)+"/") {
+		return fmt.Errorf("creating a garbage collector root (%s) in the Nix store is forbidden (are you running nix-build inside the store?)", link)
+	}
+	if info, err := os.Lstat(link); err == nil && info.Mode().Type() != os.ModeSymlink {
+		return fmt.Errorf("cannot create root %q: it is there already, and no link", link)
+	}
+	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+		return fmt.Errorf("permanent root: %w", err)
+	}
+	if err := replaceLink(dir.Path(p), link); err != nil {
+		return err
+	}
+	if strings.HasPrefix(link, filepath.Join(stateDir, rootsDir)+"/") {
+		return nil
+	}
+	return AddIndirect(stateDir, link)
+}
+
 // Pin makes a path a root, under a name without slashes that List tells and Unpin takes.
 func Pin(stateDir, name, target string) error {
 	if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
