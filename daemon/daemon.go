@@ -17,6 +17,7 @@ import (
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/session"
 	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/daemon/workerproto"
 )
 
 // Options of a Daemon.
@@ -33,6 +34,10 @@ type Options struct {
 	// Leaving and Declines are as in owner.Options.
 	Leaving  bool
 	Declines func(args []string) string
+	// Views, Program and LogDir are as in session.Options.
+	Views   session.Views
+	Program string
+	LogDir  string
 	// Logger hears what goes wrong; nil discards.
 	Logger *slog.Logger
 }
@@ -58,7 +63,9 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 		return nil, err
 	}
 	settings := d.settings.Load()
-	d.sessions = session.NewManager(s, session.Options{Settings: d.settings.Load, Memory: settings.MemoryBudget, Logger: o.Logger})
+	d.sessions = session.NewManager(s, session.Options{
+		Settings: d.settings.Load, Memory: settings.MemoryBudget, Views: o.Views, Program: o.Program, LogDir: o.LogDir, Logger: o.Logger,
+	})
 	d.server, err = owner.Listen(ctx, s.StateDir(), o.Handle, owner.Options{Leaving: o.Leaving, Declines: o.Declines, Logger: o.Logger, Other: d.other})
 	if err != nil {
 		return nil, err
@@ -140,6 +147,11 @@ func (d *Daemon) Serve(ctx context.Context, s *session.Session, in, out *owner.S
 	return d.watched(ctx, s, out.Fd(), func() error { return d.sessions.Serve(ctx, s, in, out, o) })
 }
 
+// Work speaks the worker protocol as Serve does the serve protocol. It tells its client about errors by that.
+func (d *Daemon) Work(ctx context.Context, s *session.Session, in, out *owner.Stream) error {
+	return d.watched(ctx, s, out.Fd(), func() error { return d.sessions.Work(ctx, s, in, out) })
+}
+
 // watched calls fn, and ends the session when nobody is left at the other end of a descriptor.
 func (d *Daemon) watched(ctx context.Context, s *session.Session, fd uintptr, fn func() error) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -154,16 +166,25 @@ func (d *Daemon) watched(ctx context.Context, s *session.Session, fd uintptr, fn
 	return fn()
 }
 
+// lastWords is how long a session that has to end may take to tell its client.
+const lastWords = time.Second
+
 // other serves who does not come with a command line.
 func (d *Daemon) other(ctx context.Context, conn *net.UnixConn, first [8]byte, who acl.Access) error {
-	if magic := binary.LittleEndian.Uint64(first[:]); magic != serveproto.ClientMagic {
-		return fmt.Errorf("it neither speaks the serve protocol nor hands over a command line: its first number is %#x", magic)
+	var kind session.Kind
+	switch magic := binary.LittleEndian.Uint64(first[:]); magic {
+	case serveproto.ClientMagic:
+		kind = session.KindServe
+	case workerproto.ClientMagic:
+		kind = session.KindWorker
+	default:
+		return fmt.Errorf("it speaks neither of Nix's protocols and hands over no command line: its first number is %#x", magic)
 	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	ctx, s, err := d.sessions.Begin(ctx, session.KindServe, who, "", "")
+	ctx, s, err := d.sessions.Begin(ctx, kind, who, "", "")
 	if err != nil {
 		return err
 	}
@@ -171,8 +192,14 @@ func (d *Daemon) other(ctx context.Context, conn *net.UnixConn, first [8]byte, w
 	var serveErr error
 	err = raw.Control(func(fd uintptr) {
 		serveErr = d.watched(ctx, s, fd, func() error {
-			defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-			return d.sessions.Serve(ctx, s, conn, conn, session.ServeOptions{Write: true})
+			defer context.AfterFunc(ctx, func() {
+				_ = conn.SetReadDeadline(time.Unix(1, 0))
+				_ = conn.SetWriteDeadline(time.Now().Add(lastWords))
+			})()
+			if kind == session.KindServe {
+				return d.sessions.Serve(ctx, s, conn, conn, session.ServeOptions{Write: true})
+			}
+			return d.sessions.Work(ctx, s, conn, conn)
 		})
 	})
 	return errors.Join(err, serveErr)

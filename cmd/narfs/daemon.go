@@ -22,6 +22,7 @@ type daemonOptions struct {
 	mount    mountOptions
 	listen   []string
 	idle     time.Duration
+	stdio    bool
 }
 
 func newDaemon(p *process) *cobra.Command {
@@ -29,16 +30,23 @@ func newDaemon(p *process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "daemon",
 		Short: "Own the store, and serve everybody who may use it",
-		Long: "Own the store until interrupted, and do what clients want: other narfs commands, and Nix clients that come by " +
-			"narfs serve. Users are known by their processes and get in by the socket daemon.sock in the state directory, as far as " +
+		Long: "Own the store until interrupted, and do what clients want: other narfs commands, Nix's own commands with " +
+			"NIX_REMOTE=unix://STATE/daemon.sock, and Nix clients that come by ssh. Users are known by their processes and get in by the socket daemon.sock in the state directory, as far as " +
 			"allowed-users and trusted-users of nix.conf let them: see narfs config and narfs whoami. With --mount, also show the store " +
 			"on a folder; narfs mount does the same with a mount alone.\n\n" +
 			"Of several owners of one store only the first begins. SIGHUP has it read the settings again. SIGTERM and SIGINT end it: it " +
 			"takes in nobody any more, and those who are there get shutdown-timeout seconds to finish; a second signal ends their " +
 			"sessions at once. A service manager of systemd's kind can give it sockets, is told when it is ready, and may watch it: " +
-			"scripts/narfs.service.",
+			"scripts/narfs.service.\n\n" +
+			"Called by the name nix-daemon, narfs does the same, with the state directory $NIX_STATE_DIR if that is set, and listens also at " +
+			"$NIX_DAEMON_SOCKET_PATH, or where Nix's clients look for their daemon. With --stdio it serves one client and asks the owner of the " +
+			"store to do the work, which it starts where there is none.\n\n" +
+			"It does not build yet: what is not there must be copied.",
 		Example: "  narfs daemon --mount /nix/store --allow-other",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.stdio {
+				return p.daemonStdio(cmd.Context())
+			}
 			if p.keeper != nil {
 				return p.daemonElsewhere(o)
 			}
@@ -71,8 +79,21 @@ func newDaemon(p *process) *cobra.Command {
 	flags.StringVar(&o.mountDir, "mount", "", "mount the store on the folder `DIR`, with the options of narfs mount")
 	flags.StringArrayVar(&o.listen, "listen", nil, "listen also on the unix socket `PATH`, which is open to all users as daemon.sock is")
 	p.defineOptions(cmd)
+	flags.BoolVar(&o.stdio, "stdio", false, "speak Nix's worker protocol on the standard input and output with one client, as nix-daemon --stdio does for ssh-ng://")
 	flags.DurationVar(&o.idle, "idle", 0, "leave after so much `TIME` without clients; 0 for never")
 	return cmd
+}
+
+// daemonStdio serves one client of the worker protocol.
+func (p *process) daemonStdio(ctx context.Context) error {
+	if p.keeper == nil {
+		return p.serveElsewhere(ctx, true)
+	}
+	in, out, err := p.nixStreams()
+	if err != nil {
+		return err
+	}
+	return p.sayToNix(p.keeper.daemon.Work(ctx, p.session, in, out))
 }
 
 // daemonElsewhere says what becomes of a second owner, which the first does.

@@ -40,6 +40,7 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 	}
 	o := daemon.Options{
 		Handle: k.do, Load: p.loadSettings, Leaving: !u.lasts, Public: u.lasts, Listen: u.listen, Listeners: u.listeners, Logger: p.logger(),
+		Views: sessionViews{k.views}, Program: "narfs " + version(), LogDir: p.getenv("NIX_LOG_DIR"),
 	}
 	if u.passing {
 		o.Declines = k.yield
@@ -94,8 +95,11 @@ func (k *keeper) do(ctx context.Context, c *owner.Command) int {
 		}
 	}
 	kind := session.KindCommand
-	if slices.Contains(c.Args, "serve") {
+	switch {
+	case slices.Contains(c.Args, "serve"):
 		kind = session.KindServe
+	case slices.Contains(c.Args, "--stdio"):
+		kind = session.KindWorker
 	}
 	p := &process{
 		args: c.Args, stdin: c.Stdin, stdout: c.Stdout, stderr: c.Stderr, dir: c.Dir,

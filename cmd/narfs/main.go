@@ -20,6 +20,8 @@ func main() {
 	switch name := filepath.Base(os.Args[0]); {
 	case isMountHelper(name, args):
 		args = append([]string{mountHelper, "--"}, args...)
+	case isNixDaemon(name):
+		args = nixDaemonArgs(args, os.Getenv)
 	case isNixStore(name):
 		var err error
 		if args, err = nixServeArgs(args); err != nil {

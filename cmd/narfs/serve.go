@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -32,18 +33,27 @@ func newServe(p *process) *cobra.Command {
 			if p.keeper == nil {
 				return p.serveElsewhere(cmd.Context(), write)
 			}
-			in, isIn := p.stdin.(*owner.Stream)
-			out, isOut := p.stdout.(*owner.Stream)
-			if !isIn || !isOut || p.session == nil {
-				return errors.New("serve is for clients from outside")
+			in, out, err := p.nixStreams()
+			if err != nil {
+				return err
 			}
-			_ = p.wideOut()
-			err := p.keeper.daemon.Serve(cmd.Context(), p.session, in, out, session.ServeOptions{Write: write})
+			err = p.keeper.daemon.Serve(cmd.Context(), p.session, in, out, session.ServeOptions{Write: write})
 			return p.sayToNix(err)
 		},
 	}
 	cmd.Flags().BoolVar(&write, "write", false, "let clients add paths")
 	return cmd
+}
+
+// nixStreams returns the descriptors of a Nix client that another process has handed over.
+func (p *process) nixStreams() (in, out *owner.Stream, err error) {
+	in, isIn := p.stdin.(*owner.Stream)
+	out, isOut := p.stdout.(*owner.Stream)
+	if !isIn || !isOut || p.session == nil {
+		return nil, nil, errors.New("this is for clients from outside")
+	}
+	_ = p.wideOut()
+	return in, out, nil
 }
 
 // sayToNix says what was wrong as Nix does.
@@ -105,6 +115,42 @@ func (p *process) startOwner(ctx context.Context, dir string) error {
 		args = append(args, "--store-dir="+p.storeDir)
 	}
 	return p.startBackground(ctx, dir, "daemon.log", args)
+}
+
+// isNixDaemon recognises how Nix's daemon is started.
+func isNixDaemon(name string) bool { return name == "nix-daemon" }
+
+// nixDaemonArgs turns the command line of nix-daemon into one of narfs. The store is the one in Nix's state directory if the
+// environment names one, and its clients find it at Nix's socket.
+func nixDaemonArgs(args []string, getenv func(string) string) []string {
+	out := []string{"daemon"}
+	state := getenv("NIX_STATE_DIR")
+	if state != "" && getenv(envState) == "" {
+		out = append(out, "--state="+state)
+	}
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--daemon": // once the only way
+		case arg == "--store" && i+1 < len(args):
+			i++
+			if strings.HasPrefix(args[i], "/") {
+				out = append(out, "--state="+args[i])
+			}
+		default:
+			out = append(out, arg)
+		}
+	}
+	if slices.Contains(args, "--stdio") {
+		return out
+	}
+	socket := getenv("NIX_DAEMON_SOCKET_PATH")
+	if socket == "" {
+		if state == "" {
+			state = "/nix/var/nix"
+		}
+		socket = filepath.Join(state, "daemon-socket", "socket")
+	}
+	return append(out, "--listen="+socket)
 }
 
 // isNixStore recognises how Nix clients start the other side: nix-store --serve.

@@ -224,3 +224,20 @@ func (v *views) giveUp(slot uint32) bool {
 	delete(v.gone, slot)
 	return true
 }
+
+// sessionViews are the mounts as the sessions of the daemon know them.
+type sessionViews struct{ v *views }
+
+// Dirs implements session.Views.
+func (s sessionViews) Dirs() (dirs []string) {
+	for _, m := range s.v.list() {
+		dirs = append(dirs, m.Dir())
+	}
+	return dirs
+}
+
+// Sync implements session.Views.
+func (s sessionViews) Sync(ctx context.Context) error { return s.v.sync(ctx) }
+
+// LetGo implements session.Views.
+func (s sessionViews) LetGo(ctx context.Context) { s.v.letGo(ctx) }

@@ -55,13 +55,17 @@ type Permission uint8
 
 // The permissions. Each row of a protocol's table of operations names one.
 const (
-	Query   Permission = iota + 1 // look at valid paths and their contents
-	Add                           // add paths that are content-addressed or signed
-	Collect                       // delete what nobody needs
-	Build                         // have something built
-	Repair                        // store the contents of valid paths again
-	Sign                          // add signatures to valid paths
-	Admin                         // see and end the sessions of others
+	Query    Permission = iota + 1 // look at valid paths and their contents
+	Add                            // add paths that are content-addressed or signed
+	Collect                        // delete what nobody needs
+	Build                          // have something built
+	Repair                         // store the contents of valid paths again
+	Sign                           // add signatures to valid paths
+	Admin                          // see and end the sessions of others
+	AddLog                         // add the logs of builds
+	PermRoot                       // have the daemon make links that keep paths
+	BuildAny                       // have derivations built that are addressed by their inputs, and are not in the store
+	Realise                        // say which path an output is, without a signature
 )
 
 // rule is a row of the table of permissions.
@@ -81,6 +85,10 @@ func rules() []rule {
 		{Repair, Trusted, "you are not privileged to repair paths"},
 		{Sign, Trusted, "you are not privileged to add signatures"},
 		{Admin, Trusted, "you are not privileged to see to the sessions of others"},
+		{AddLog, Trusted, "you are not privileged to add logs"},
+		{PermRoot, Trusted, "you are not privileged to create perm roots: make the link yourself and have it registered as an indirect root"},
+		{BuildAny, Trusted, "you are not privileged to build input-addressed derivations"},
+		{Realise, Trusted, "you are not privileged to register realisations that lack a valid signature"},
 	}
 }
 

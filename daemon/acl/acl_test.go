@@ -120,7 +120,8 @@ func TestMay(t *testing.T) {
 	t.Parallel()
 	least := map[acl.Permission]acl.Level{
 		acl.Query: acl.Untrusted, acl.Add: acl.Untrusted, acl.Collect: acl.Untrusted, acl.Build: acl.Untrusted,
-		acl.Repair: acl.Trusted, acl.Sign: acl.Trusted, acl.Admin: acl.Trusted, acl.Admin + 1: acl.Trusted + 1,
+		acl.Repair: acl.Trusted, acl.Sign: acl.Trusted, acl.Admin: acl.Trusted,
+		acl.AddLog: acl.Trusted, acl.PermRoot: acl.Trusted, acl.BuildAny: acl.Trusted, acl.Realise: acl.Trusted, acl.Realise + 1: acl.Trusted + 1,
 	}
 	for p, want := range least {
 		for _, level := range []acl.Level{acl.Refused, acl.Untrusted, acl.Trusted} {

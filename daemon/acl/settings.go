@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -207,6 +208,50 @@ func Load(o LoadOptions) (*Settings, error) {
 	s.Warnings = p.warnings
 	s.trustOwnKeys()
 	return s, nil
+}
+
+// For returns the settings for a client that wants to have some otherwise, as name and value, and says what of that it ignores, for
+// logs. Who is not trusted may change none of those here; of those that narfs does not know nothing is said.
+func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, ignored []string) {
+	changed = s
+	for _, pair := range overrides {
+		name, value := pair[0], pair[1]
+		i := slices.IndexFunc(settings(), func(row setting) bool { return row.name == name || row.alias != "" && row.alias == name })
+		if i < 0 || forDaemon(name) {
+			continue
+		}
+		row := settings()[i]
+		if a.Level != Trusted {
+			ignored = append(ignored, fmt.Sprintf("ignoring the client-specified setting '%s', because it is a restricted setting and you are not a trusted user", name))
+			continue
+		}
+		if changed == s {
+			copied := *s
+			changed = &copied
+			changed.values = maps.Clone(s.values)
+		}
+		if row.list {
+			value = strings.Join(fields(value), " ")
+		}
+		if err := row.set(changed, value); err != nil {
+			ignored = append(ignored, fmt.Sprintf("ignoring the client-specified setting '%s': %v", name, err))
+			continue
+		}
+		changed.values[row.name] = Value{row.name, value, "the client"}
+	}
+	if changed != s {
+		changed.trustOwnKeys()
+	}
+	return changed, ignored
+}
+
+// forDaemon reports whether a setting is one of all sessions together.
+func forDaemon(name string) bool {
+	switch name {
+	case "allowed-users", "trusted-users", "build-users-group", "max-sessions", "memory-budget", "shutdown-timeout", "secret-key-files":
+		return true
+	}
+	return false
 }
 
 // trustOwnKeys fills TrustedKeys in.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ type Kind string
 const (
 	KindCommand Kind = "command" // a command line of narfs
 	KindServe   Kind = "serve"   // Nix's serve protocol
+	KindWorker  Kind = "worker"  // Nix's worker protocol
 )
 
 // Options of a Manager.
@@ -31,9 +33,37 @@ type Options struct {
 	Settings func() *acl.Settings
 	// Memory is the Budget in bytes; 0 means no limit to speak of.
 	Memory int64
+	// Views are the mounts of the store; nil means that there are none.
+	Views Views
+	// Program is what clients are told that they speak with: narfs and its version.
+	Program string
+	// LogDir is where the logs of builds are kept: nix's log directory. "" means log/nix in the state directory.
+	LogDir string
 	// Logger hears of sessions that end with an error; nil discards.
 	Logger *slog.Logger
 }
+
+// Views are the mounts of a store. Its methods may be called concurrently.
+type Views interface {
+	// Dirs returns the folders in which the store is seen.
+	Dirs() []string
+	// Sync returns when what has happened to the store can be seen in all mounts.
+	Sync(ctx context.Context) error
+	// LetGo gives back what is open of deleted paths and in use by nobody, before a sweep.
+	LetGo(ctx context.Context)
+}
+
+// noViews is a store without mounts.
+type noViews struct{}
+
+// Dirs implements Views.
+func (noViews) Dirs() []string { return nil }
+
+// Sync implements Views.
+func (noViews) Sync(context.Context) error { return nil }
+
+// LetGo implements Views.
+func (noViews) LetGo(context.Context) {}
 
 // Manager has the sessions of a store. Its methods may be called concurrently.
 type Manager struct {
@@ -50,6 +80,12 @@ type Manager struct {
 func NewManager(s *store.Store, o Options) *Manager {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Views == nil {
+		o.Views = noViews{}
+	}
+	if o.LogDir == "" {
+		o.LogDir = filepath.Join(s.StateDir(), "log", "nix")
 	}
 	return &Manager{store: s, opts: o, budget: NewBudget(o.Memory), sessions: map[uint64]*Session{}}
 }
@@ -72,7 +108,10 @@ type Session struct {
 	in, out atomic.Int64
 	doing   atomic.Pointer[string]
 
+	// pins are what the client uploads or wants to be kept, asked what it asked about: these do not keep it from having them
+	// collected itself.
 	pins   *store.Pins
+	asked  *store.Pins
 	pinned atomic.Int64 // bytes of the budget that pins have
 	once   sync.Once
 }
@@ -101,7 +140,7 @@ func (m *Manager) Begin(ctx context.Context, kind Kind, who acl.Access, from, do
 	}
 	m.last++
 	s.id = m.last
-	s.pins = m.store.Pin(s.holder())
+	s.pins, s.asked = m.store.Pin(s.holder()), m.store.Pin(s.holder())
 	ctx, s.cancel = context.WithCancelCause(ctx)
 	m.sessions[s.id] = s
 	return ctx, s, nil
@@ -112,6 +151,7 @@ func (s *Session) End() {
 	s.once.Do(func() {
 		s.cancel(nil)
 		s.pins.Release()
+		s.asked.Release()
 		s.m.budget.give(s.pinned.Load())
 		s.m.mu.Lock()
 		delete(s.m.sessions, s.id)
@@ -195,7 +235,7 @@ func (m *Manager) List() []Info {
 		list = append(list, Info{
 			ID: s.id, Kind: s.kind, User: s.access.User, UID: s.access.Peer.UID, PID: s.access.Peer.PID,
 			Trusted: s.access.Level == acl.Trusted, From: s.from, Doing: *s.doing.Load(), Since: s.since,
-			Received: s.in.Load(), Sent: s.out.Load(), Pins: s.pins.Len(), Idle: *s.doing.Load() == waiting,
+			Received: s.in.Load(), Sent: s.out.Load(), Pins: s.pins.Len() + s.asked.Len(), Idle: *s.doing.Load() == waiting,
 		})
 	}
 	slices.SortFunc(list, func(a, b Info) int { return int(a.ID) - int(b.ID) })

@@ -51,18 +51,10 @@ func serveOps() []serveOp {
 // server serves one client of the serve protocol.
 type server struct {
 	*serveproto.Conn
+	requests
 
-	session *Session
-	store   *store.Store
-	opts    ServeOptions
-	request int64 // bytes of the budget that the present request has
-	// expected are the paths that the client asked about and does not find here: it is about to send them. Until the last of them
-	// comes its copy is not complete, so that the others need not be durable when they are acknowledged.
-	expected map[nix.StorePath]struct{}
+	opts ServeOptions
 }
-
-// maxExpected bounds expected. Who asks for more has each path made durable.
-const maxExpected = 1 << 16
 
 // Serve speaks the serve protocol with a session's client until that has no more to ask. The error is for the client's error
 // output: see the package comment. When ctx ends, reading and writing must end, which is the caller's to see to.
@@ -79,7 +71,7 @@ func (m *Manager) serve(ctx context.Context, s *Session, r io.Reader, w io.Write
 	if err != nil {
 		return err
 	}
-	v := &server{Conn: conn, session: s, store: m.store, opts: o}
+	v := &server{Conn: conn, requests: requests{session: s, store: m.store}, opts: o}
 	conn.Budget = v.take
 	defer v.release()
 	ops := serveOps()
@@ -114,20 +106,6 @@ func (m *Manager) serve(ctx context.Context, s *Session, r io.Reader, w io.Write
 	}
 }
 
-// take takes memory for the present request.
-func (v *server) take(n int64) error {
-	if err := v.session.m.budget.take(n); err != nil {
-		return err
-	}
-	v.request += n
-	return nil
-}
-
-func (v *server) release() {
-	v.session.m.budget.give(v.request)
-	v.request = 0
-}
-
 // pinCost is about what a pinned path takes, with its name.
 const pinCost = 384
 
@@ -136,10 +114,17 @@ func (s *Session) hold(paths []nix.StorePath) ([]nix.StorePath, error) {
 	if err := s.takePins(len(paths)); err != nil {
 		return nil, err
 	}
-	before := s.pins.Len()
-	valid, err := s.pins.AddValid(paths)
-	s.givePins(len(paths) - (s.pins.Len() - before))
+	before := s.asked.Len()
+	valid, err := s.asked.AddValid(paths)
+	s.givePins(len(paths) - (s.asked.Len() - before))
 	return valid, err
+}
+
+// letGo lets go of what the client only asked about.
+func (s *Session) letGo() {
+	n := s.asked.Len()
+	s.asked.Release()
+	s.givePins(n)
 }
 
 func (s *Session) takePins(n int) error {
@@ -191,34 +176,6 @@ func (v *server) queryValidPaths(ctx context.Context) error {
 	return v.WritePaths(valid)
 }
 
-// expect takes those of asked that are not valid for what is to come.
-func (v *server) expect(asked, valid []nix.StorePath) {
-	if len(asked)-len(valid)+len(v.expected) > maxExpected {
-		v.expected = nil
-		return
-	}
-	if v.expected == nil {
-		v.expected = map[nix.StorePath]struct{}{}
-	}
-	i := 0 // valid has what asked has, in the same order
-	for _, p := range asked {
-		if i < len(valid) && valid[i] == p {
-			i++
-		} else {
-			v.expected[p] = struct{}{}
-		}
-	}
-}
-
-// lazily reports whether more is to come after a path.
-func (v *server) lazily(p nix.StorePath) bool {
-	if _, ok := v.expected[p]; !ok {
-		return false
-	}
-	delete(v.expected, p)
-	return len(v.expected) > 0
-}
-
 func (v *server) queryPathInfos(ctx context.Context) error {
 	paths, err := v.ReadPaths()
 	if err != nil {
@@ -244,20 +201,6 @@ func (v *server) queryPathInfos(ctx context.Context) error {
 		}
 	}
 	return v.WritePathInfosEnd()
-}
-
-// holdOrFail pins paths, all of which must be valid.
-func (v *server) holdOrFail(paths ...nix.StorePath) error {
-	valid, err := v.session.hold(paths)
-	if err != nil || len(valid) == len(paths) {
-		return err
-	}
-	for i, p := range paths { // valid has what paths has, in the same order
-		if i == len(valid) || valid[i] != p {
-			return &store.NotValidError{Path: v.store.Dir().Path(p)}
-		}
-	}
-	return nil
 }
 
 func (v *server) dumpStorePath(ctx context.Context) error {
@@ -326,17 +269,9 @@ func (v *server) addToStoreNar(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Import pins them; here they are paid for.
-	if err := v.session.takePins(1 + len(info.References)); err != nil {
-		return err
-	}
-	v.session.setDoing("receiving " + info.Path.BaseName())
-	if v.session.access.Level != acl.Trusted {
-		info.Ultimate = false
-	}
 	opts := v.session.importOptions()
 	opts.Lazy = v.lazily(info.Path)
-	if err := v.store.Import(ctx, info, v.R, opts); err != nil {
+	if err := v.receive(ctx, info, opts, v.R); err != nil {
 		return err
 	}
 	return v.WriteOK()

@@ -187,3 +187,8 @@ func (r *Realisation) Verify(keys []PublicKey) int {
 	}
 	return countSigned(text, r.Signatures, keys)
 }
+
+// AddSignatures adds those of sigs that are not there yet.
+func (r *Realisation) AddSignatures(sigs ...Signature) {
+	r.Signatures = sortSignatures(slices.Concat(r.Signatures, sigs))
+}

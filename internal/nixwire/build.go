@@ -157,12 +157,14 @@ type BuiltOutput struct {
 	Realisation string // JSON
 }
 
-// BuildResult answers BuildDerivation.
+// BuildResult says how a build went. Older versions of the protocols have only some of its fields.
 type BuildResult struct {
 	Status           Status
 	ErrorMsg         string
-	TimesBuilt       uint64 // this and the next three since 2.3
+	TimesBuilt       uint64
 	NonDeterministic bool
-	Start, Stop      int64         // seconds since 1970 began
-	Outputs          []BuiltOutput // since 2.6, in order
+	Start, Stop      int64  // seconds since 1970 began
+	CPUUser          *int64 // microseconds; nil if unknown
+	CPUSystem        *int64
+	Outputs          []BuiltOutput // in order
 }

@@ -1,0 +1,92 @@
+package session
+
+import (
+	"context"
+	"io"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/internal/nix"
+)
+
+// requests is what the requests of one client, by whatever protocol, have in common.
+type requests struct {
+	session *Session
+	store   *store.Store
+	request int64 // bytes of the budget that the present request has
+	// expected are the paths that the client asked about and does not find here: it is about to send them. Until the last of them
+	// comes its copy is not complete, so that the others need not be durable when they are acknowledged.
+	expected map[nix.StorePath]struct{}
+}
+
+// maxExpected bounds expected. Who asks for more has each path made durable.
+const maxExpected = 1 << 16
+
+// take takes memory for the present request.
+func (q *requests) take(n int64) error {
+	if err := q.session.m.budget.take(n); err != nil {
+		return err
+	}
+	q.request += n
+	return nil
+}
+
+func (q *requests) release() {
+	q.session.m.budget.give(q.request)
+	q.request = 0
+}
+
+// expect takes those of asked that are not valid for what is to come.
+func (q *requests) expect(asked, valid []nix.StorePath) {
+	if len(asked)-len(valid)+len(q.expected) > maxExpected {
+		q.expected = nil
+		return
+	}
+	if q.expected == nil {
+		q.expected = map[nix.StorePath]struct{}{}
+	}
+	i := 0 // valid has what asked has, in the same order
+	for _, p := range asked {
+		if i < len(valid) && valid[i] == p {
+			i++
+		} else {
+			q.expected[p] = struct{}{}
+		}
+	}
+}
+
+// lazily reports whether more is to come after a path.
+func (q *requests) lazily(p nix.StorePath) bool {
+	if _, ok := q.expected[p]; !ok {
+		return false
+	}
+	delete(q.expected, p)
+	return len(q.expected) > 0
+}
+
+// holdOrFail pins paths, all of which must be valid.
+func (q *requests) holdOrFail(paths ...nix.StorePath) error {
+	valid, err := q.session.hold(paths)
+	if err != nil || len(valid) == len(paths) {
+		return err
+	}
+	for i, p := range paths { // valid has what paths has, in the same order
+		if i == len(valid) || valid[i] != p {
+			return &store.NotValidError{Path: q.store.Dir().Path(p)}
+		}
+	}
+	return nil
+}
+
+// receive makes one path valid that the client sends.
+func (q *requests) receive(ctx context.Context, info nix.PathInfo, opts store.ImportOptions, nar io.Reader) error {
+	// Import pins them; here they are paid for.
+	if err := q.session.takePins(1 + len(info.References)); err != nil {
+		return err
+	}
+	q.session.setDoing("receiving " + info.Path.BaseName())
+	if q.session.access.Level != acl.Trusted {
+		info.Ultimate = false
+	}
+	return q.store.Import(ctx, info, nar, opts)
+}

@@ -1,0 +1,222 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/daemon/workerproto"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/nar"
+)
+
+// contents returns the stream of what an operation adds: framed, or as older clients send it, one NAR.
+func (v *worker) contents() io.Reader {
+	if !v.Version.AtLeast(1, 23) {
+		v.lost = true // until it has been read
+		return v.R
+	}
+	frames := v.Framed()
+	v.rest = frames.Drain
+	return v.Inside(frames).R
+}
+
+func (v *worker) addToStore(ctx context.Context) error {
+	req, err := v.ReadAddToStore()
+	if err != nil {
+		return err
+	}
+	framed := v.Version.AtLeast(1, 25)
+	var src io.Reader = v.R
+	if framed {
+		src = v.contents()
+	} else {
+		v.lost = true
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	if !framed && req.Method == nix.MethodFlat {
+		// So old a client sends a file as its NAR.
+		file, err := onlyFile(src)
+		if err != nil {
+			return err
+		}
+		src = file
+	}
+	info, err := v.add(ctx, src, store.AddOptions{
+		Name: req.Name, Method: req.Method, Algo: req.Algo, References: req.References, Repair: req.Repair && v.may(acl.Repair),
+	})
+	if err != nil {
+		return err
+	}
+	v.lost = false
+	if framed {
+		return v.answer(ctx, func() error { return v.WritePathInfo(info) })
+	}
+	return v.answerPath(ctx, info.Path)
+}
+
+func (v *worker) may(p acl.Permission) bool { return v.session.access.May(p) == nil }
+
+// fileReader reads the file that a NAR consists of, and the NAR's end.
+type fileReader struct{ r *nar.Reader }
+
+// onlyFile begins to read a NAR that must be one of a file.
+func onlyFile(src io.Reader) (io.Reader, error) {
+	r := nar.NewReader(src, nar.Limits{})
+	header, err := r.Next()
+	if err != nil {
+		return nil, err
+	}
+	if header.Type != nar.TypeRegular {
+		return nil, errors.New("regular file expected")
+	}
+	return fileReader{r}, nil
+}
+
+// Read implements io.Reader.
+func (f fileReader) Read(p []byte) (int, error) {
+	n, err := f.r.Read(p)
+	if errors.Is(err, io.EOF) {
+		if _, nerr := f.r.Next(); !errors.Is(nerr, io.EOF) {
+			err = nerr
+		}
+	}
+	return n, err
+}
+
+// add makes a path valid whose name follows from its contents. It is durable within a second, and before the session ends: clients
+// add derivations one by one, and would wait for the disk each time.
+func (v *worker) add(ctx context.Context, src io.Reader, opts store.AddOptions) (nix.PathInfo, error) {
+	if err := v.session.takePins(1 + len(opts.References)); err != nil {
+		return nix.PathInfo{}, err
+	}
+	v.session.setDoing("receiving " + opts.Name)
+	opts.Holder, opts.Pins, opts.LockTimeout, opts.Lazy = v.session.holder(), v.session.pins, v.settings.LockTimeout, true
+	v.changed = true
+	return v.store.Add(ctx, src, opts)
+}
+
+func (v *worker) addTextToStore(ctx context.Context) error {
+	req, err := v.ReadAddTextToStore()
+	if err != nil {
+		return err
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	info, err := v.add(ctx, strings.NewReader(req.Text), store.AddOptions{Name: req.Name, Method: nix.MethodText, References: req.References})
+	if err != nil {
+		return err
+	}
+	return v.answerPath(ctx, info.Path)
+}
+
+// importing returns how to import what the client sends.
+func (v *worker) importing(repair, dontCheckSigs bool) (store.ImportOptions, error) {
+	opts := v.session.importOptions()
+	opts.RequireSignature = v.settings.RequireSigs && (!dontCheckSigs || v.session.access.Level != acl.Trusted)
+	opts.Keys = v.settings.TrustedKeys
+	opts.LockTimeout = v.settings.LockTimeout
+	if opts.Repair = repair; repair {
+		return opts, v.session.access.May(acl.Repair)
+	}
+	return opts, nil
+}
+
+func (v *worker) addToStoreNar(ctx context.Context) error {
+	req, err := v.ReadAddToStoreNar()
+	if err != nil {
+		return err
+	}
+	src := v.contents()
+	if err := v.begin(); err != nil {
+		return err
+	}
+	if v.Version.AtLeast(1, 21) && !v.Version.AtLeast(1, 23) {
+		src = v.Asked()
+	}
+	opts, err := v.importing(req.Repair, req.DontCheckSigs)
+	if err != nil {
+		return err
+	}
+	opts.Lazy = v.lazily(req.Info.Path)
+	v.changed = true
+	if err := v.receive(ctx, req.Info, opts, src); err != nil {
+		return err
+	}
+	v.lost = false
+	return v.done(ctx)
+}
+
+func (v *worker) addMultipleToStore(ctx context.Context) error {
+	req, err := v.ReadAddMultipleToStore()
+	if err != nil {
+		return err
+	}
+	frames := v.Framed()
+	v.rest = frames.Drain
+	if err := v.begin(); err != nil {
+		return err
+	}
+	opts, err := v.importing(req.Repair, req.DontCheckSigs)
+	if err != nil {
+		return err
+	}
+	inside := v.Inside(frames)
+	n, err := inside.R.Uint64()
+	if err != nil {
+		return err
+	}
+	v.changed = true
+	for i := range n {
+		info, err := workerproto.ReadAdded(inside)
+		if err != nil {
+			return err
+		}
+		opts.Lazy = i+1 < n // the last makes all durable
+		if err := v.receive(ctx, info, opts, inside.R); err != nil {
+			return err
+		}
+		v.release()
+	}
+	return v.done(ctx)
+}
+
+func (v *worker) addSignatures(ctx context.Context) error {
+	p, sigs, err := v.ReadAddSignatures()
+	if err != nil {
+		return err
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	if err := v.store.AddSignatures(ctx, p, sigs...); err != nil {
+		return err
+	}
+	return v.ok(ctx)
+}
+
+func (v *worker) addBuildLog(ctx context.Context) error {
+	p, err := v.ReadAddBuildLog()
+	if err != nil {
+		return err
+	}
+	frames := v.Framed()
+	v.rest = frames.Drain
+	if err := v.begin(); err != nil {
+		return err
+	}
+	if !strings.HasSuffix(p.Name(), ".drv") {
+		return fmt.Errorf("'%s' is not a derivation: it has no build log", v.Dir.Path(p))
+	}
+	if err := writeLog(v.session.m.opts.LogDir, p, frames); err != nil {
+		return err
+	}
+	return v.ok(ctx)
+}

@@ -1,0 +1,330 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/daemon/workerproto"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
+	"github.com/narfs/narfs/internal/nixwire"
+)
+
+func (v *worker) ensurePath(ctx context.Context) error {
+	p, err := v.pathArgument()
+	if err != nil {
+		return err
+	}
+	if valid, err := v.session.hold([]nix.StorePath{p}); err != nil {
+		return err
+	} else if len(valid) == 0 {
+		return fmt.Errorf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(p))
+	}
+	return v.ok(ctx)
+}
+
+// has reports whether what a client wants to have is there, and holds it.
+func (v *worker) has(ctx context.Context, d workerproto.DerivedPath) (bool, error) {
+	if !d.Built {
+		valid, err := v.session.hold([]nix.StorePath{d.Path})
+		return len(valid) == 1, err
+	}
+	outputs, err := v.outputs(ctx, d)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range outputs {
+		if o.Path.IsZero() {
+			return false, nil
+		}
+		if valid, err := v.session.hold([]nix.StorePath{o.Path}); err != nil || len(valid) == 0 {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// outputs returns those outputs of a derivation that a client means, and where they are, or will be.
+func (v *worker) outputs(ctx context.Context, d workerproto.DerivedPath) ([]workerproto.OutputPath, error) {
+	all, err := v.outputMap(ctx, d.Path)
+	if err != nil || len(d.Outputs) == 0 {
+		return all, err
+	}
+	var some []workerproto.OutputPath
+	for _, name := range d.Outputs {
+		i := slices.IndexFunc(all, func(o workerproto.OutputPath) bool { return o.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("derivation '%s' does not have an output named '%s'", v.Dir.Path(d.Path), name)
+		}
+		some = append(some, all[i])
+	}
+	return some, nil
+}
+
+// outputMap returns where the outputs of a valid derivation are, or will be, as far as that is known, by their names.
+func (v *worker) outputMap(ctx context.Context, p nix.StorePath) ([]workerproto.OutputPath, error) {
+	if !store.IsDerivation(p) {
+		return nil, fmt.Errorf("'%s' is not a derivation", v.Dir.Path(p))
+	}
+	d, err := v.store.Derivation(p)
+	if err != nil {
+		return nil, err
+	}
+	var modulo *drv.Modulo
+	all := make([]workerproto.OutputPath, 0, len(d.Outputs))
+	for _, name := range d.OutputNames() {
+		path, err := d.Outputs[name].StorePath(v.Dir, d.Name, name)
+		if err != nil {
+			return nil, err
+		}
+		if path.IsZero() && d.Outputs[name].Kind != drv.Impure {
+			if modulo == nil {
+				m, err := v.store.Modulo(ctx, d)
+				if err != nil {
+					return nil, err
+				}
+				modulo = &m
+			}
+			r, _, err := v.realisation(nix.DrvOutput{Hash: modulo.Hash, Output: name})
+			if err != nil {
+				return nil, err
+			}
+			path = r.OutPath
+		}
+		all = append(all, workerproto.OutputPath{Name: name, Path: path})
+	}
+	return all, nil
+}
+
+func (v *worker) queryDerivationOutputs(ctx context.Context) error {
+	p, err := v.pathArgument()
+	if err != nil {
+		return err
+	}
+	all, err := v.outputMap(ctx, p)
+	if err != nil {
+		return err
+	}
+	var paths []nix.StorePath
+	for _, o := range all {
+		if !o.Path.IsZero() {
+			paths = append(paths, o.Path)
+		}
+	}
+	return v.answerPaths(ctx, paths)
+}
+
+func (v *worker) queryDerivationOutputNames(ctx context.Context) error {
+	p, err := v.pathArgument()
+	if err != nil {
+		return err
+	}
+	d, err := v.store.Derivation(p)
+	if err != nil {
+		return err
+	}
+	return v.answer(ctx, func() error { return v.WriteNames(d.OutputNames()) })
+}
+
+func (v *worker) queryDerivationOutputMap(ctx context.Context) error {
+	p, err := v.pathArgument()
+	if err != nil {
+		return err
+	}
+	all, err := v.outputMap(ctx, p)
+	if err != nil {
+		return err
+	}
+	return v.answer(ctx, func() error { return v.WriteOutputMap(all) })
+}
+
+func (v *worker) queryValidDerivers(ctx context.Context) error {
+	p, err := v.pathArgument()
+	if err != nil {
+		return err
+	}
+	paths, err := v.store.Derivers(p)
+	if err != nil {
+		return err
+	}
+	return v.answerPaths(ctx, paths)
+}
+
+// queryMissing says what would have to be built.
+func (v *worker) queryMissing(ctx context.Context) error {
+	wanted, err := v.ReadDerivedPaths()
+	if err != nil {
+		return err
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	var missing workerproto.Missing
+	seen := map[nix.StorePath]struct{}{}
+	for len(wanted) > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		d := wanted[len(wanted)-1]
+		wanted = wanted[:len(wanted)-1]
+		if _, ok := seen[d.Path]; ok {
+			continue
+		}
+		there, err := v.has(ctx, d)
+		switch {
+		case errors.Is(err, store.ErrNotValid) || err == nil && !there && !d.Built:
+			seen[d.Path] = struct{}{}
+			missing.Unknown = append(missing.Unknown, d.Path)
+			continue
+		case err != nil:
+			return err
+		case there:
+			continue
+		}
+		seen[d.Path] = struct{}{}
+		missing.WillBuild = append(missing.WillBuild, d.Path)
+		derivation, err := v.store.Derivation(d.Path)
+		if err != nil {
+			return err
+		}
+		if err := v.take(int64(len(derivation.InputDrvs)) * pinCost); err != nil {
+			return err
+		}
+		for input, outputs := range derivation.InputDrvs {
+			wanted = append(wanted, workerproto.DerivedPath{Path: input, Built: true, Outputs: outputs})
+		}
+	}
+	return v.answer(ctx, func() error { return v.WriteMissing(missing) })
+}
+
+// checkMode refuses what a client may not ask a build for.
+func (v *worker) checkMode(mode workerproto.BuildMode) error {
+	if mode == workerproto.BuildRepair && !v.may(acl.Repair) {
+		return errors.New("repairing is not allowed because you are not in 'trusted-users'")
+	}
+	return nil
+}
+
+func (v *worker) buildPaths(ctx context.Context) error {
+	req, err := v.ReadBuildPaths()
+	if err != nil {
+		return err
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	if err := v.checkMode(req.Mode); err != nil {
+		return err
+	}
+	for _, d := range req.Paths {
+		if r, err := v.build(ctx, d, req.Mode); err != nil {
+			return err
+		} else if r.Status > nixwire.AlreadyValid {
+			return errors.New(r.ErrorMsg)
+		}
+	}
+	return v.ok(ctx)
+}
+
+// build has something there, if it is already.
+func (v *worker) build(ctx context.Context, d workerproto.DerivedPath, mode workerproto.BuildMode) (r nixwire.BuildResult, err error) {
+	there, err := v.has(ctx, d)
+	switch {
+	case errors.Is(err, store.ErrNotValid):
+		return nixwire.BuildResult{Status: nixwire.MiscFailure, ErrorMsg: err.Error()}, nil
+	case err != nil:
+		return r, err
+	case there && (!d.Built || mode == workerproto.BuildNormal):
+		return v.alreadyValid(ctx, d)
+	case d.Built:
+		return notBuilt(v.Dir.Path(d.Path)), nil
+	default:
+		return nixwire.BuildResult{
+			Status:   nixwire.NoSubstituters,
+			ErrorMsg: fmt.Sprintf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(d.Path)),
+		}, nil
+	}
+}
+
+// alreadyValid is the result of what is there.
+func (v *worker) alreadyValid(ctx context.Context, d workerproto.DerivedPath) (r nixwire.BuildResult, err error) {
+	r.Status = nixwire.AlreadyValid
+	if !d.Built {
+		return r, nil
+	}
+	outputs, err := v.outputs(ctx, d)
+	if err != nil {
+		return r, err
+	}
+	derivation, err := v.store.Derivation(d.Path)
+	if err != nil {
+		return r, err
+	}
+	modulo, err := v.store.Modulo(ctx, derivation)
+	if err != nil {
+		return r, err
+	}
+	for _, o := range outputs {
+		id := nix.DrvOutput{Hash: modulo.Hash, Output: o.Name}
+		realised, known, err := v.realisation(id)
+		if err != nil {
+			return r, err
+		}
+		if !known {
+			realised = nix.Realisation{ID: id, OutPath: o.Path}
+		}
+		json, err := realised.JSON()
+		if err != nil {
+			return r, err
+		}
+		r.Outputs = append(r.Outputs, nixwire.BuiltOutput{ID: id.String(), Realisation: string(json)})
+	}
+	return r, nil
+}
+
+func (v *worker) buildPathsWithResults(ctx context.Context) error {
+	req, err := v.ReadBuildPaths()
+	if err != nil {
+		return err
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	if err := v.checkMode(req.Mode); err != nil {
+		return err
+	}
+	results := make([]workerproto.KeyedBuildResult, 0, len(req.Paths))
+	for _, d := range req.Paths {
+		r, err := v.build(ctx, d, req.Mode)
+		if err != nil {
+			return err
+		}
+		results = append(results, workerproto.KeyedBuildResult{Path: d, Result: r})
+	}
+	return v.answer(ctx, func() error { return v.WriteKeyedBuildResults(results) })
+}
+
+func (v *worker) buildDerivation(ctx context.Context) error {
+	req, err := v.ReadBuildDerivation()
+	if err != nil {
+		return err
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	kind, err := req.Derivation.Kind()
+	if err != nil {
+		return err
+	}
+	// Where the contents decide about the path, nobody can put there what he likes. Else it needs the derivation, and all below it.
+	if kind == drv.InputAddressed || kind == drv.Deferred {
+		if err := v.session.access.May(acl.BuildAny); err != nil {
+			return err
+		}
+	}
+	return v.answer(ctx, func() error { return v.WriteBuildResult(notBuilt(v.Dir.Path(req.Path))) })
+}

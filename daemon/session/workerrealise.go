@@ -1,0 +1,113 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/daemon/workerproto"
+	"github.com/narfs/narfs/internal/nix"
+)
+
+// realisation returns what is known of an output; ok is false if nothing is.
+func (v *worker) realisation(id nix.DrvOutput) (r nix.Realisation, ok bool, err error) {
+	got, err := v.store.Realisation(id.String())
+	if errors.Is(err, store.ErrNoRealisation) {
+		return r, false, nil
+	}
+	if err != nil {
+		return r, false, err
+	}
+	r, err = nix.ParseRealisation(got.JSON)
+	return r, err == nil, err
+}
+
+func (v *worker) queryRealisation(ctx context.Context) error {
+	text, err := v.ReadQueryRealisation()
+	if err != nil {
+		return err
+	}
+	if err := v.begin(); err != nil {
+		return err
+	}
+	id, err := nix.ParseDrvOutput(text)
+	if err != nil {
+		return err
+	}
+	r, ok, err := v.realisation(id)
+	if err != nil {
+		return err
+	}
+	var answer workerproto.Realisation
+	if ok {
+		// What it names is needed now.
+		if _, err := v.session.hold([]nix.StorePath{r.OutPath}); err != nil {
+			return err
+		}
+		json, err := r.JSON()
+		if err != nil {
+			return err
+		}
+		answer = workerproto.Realisation{ID: id.String(), Path: r.OutPath.BaseName(), JSON: string(json)}
+	}
+	return v.answer(ctx, func() error { return v.WriteRealisation(answer) })
+}
+
+// readRealisation reads what a client registers.
+func (v *worker) readRealisation() (r nix.Realisation, err error) {
+	req, err := v.ReadRegisterDrvOutput()
+	if err != nil {
+		return r, err
+	}
+	if err := v.begin(); err != nil {
+		return r, err
+	}
+	if req.JSON != "" {
+		return nix.ParseRealisation([]byte(req.JSON))
+	}
+	if r.ID, err = nix.ParseDrvOutput(req.ID); err != nil {
+		return r, err
+	}
+	r.OutPath, err = nix.ParseBaseName(req.Path)
+	return r, err
+}
+
+func (v *worker) registerDrvOutput(ctx context.Context) error {
+	r, err := v.readRealisation()
+	if err != nil {
+		return err
+	}
+	// It says what is to be taken for the output of a derivation by everybody: that must come from somebody who is trusted, or have
+	// been signed by him. (Nix 2.8 takes it from everybody.)
+	if v.settings.RequireSigs && r.Verify(v.settings.TrustedKeys) == 0 {
+		if err := v.session.access.May(acl.Realise); err != nil {
+			return err
+		}
+	}
+	if err := v.session.holdAlso(r.OutPath); err != nil {
+		return err
+	}
+	id := r.ID.String()
+	err = v.store.PutRealisation(ctx, id, func(old store.Realisation) (store.Realisation, error) {
+		merged := r
+		if !old.Path.IsZero() {
+			before, err := nix.ParseRealisation(old.JSON)
+			if err != nil {
+				return old, err
+			}
+			if before.OutPath != r.OutPath {
+				return old, fmt.Errorf("Trying to register a realisation of '%s', but we already have another one locally.\nLocal:  %s\nRemote: %s", //nolint:staticcheck // Nix's words
+					id, v.Dir.Path(before.OutPath), v.Dir.Path(r.OutPath))
+			}
+			merged.AddSignatures(before.Signatures...)
+		}
+		json, err := merged.JSON()
+		return store.Realisation{ID: id, Path: merged.OutPath, JSON: json}, err
+	})
+	if err != nil {
+		return err
+	}
+	return v.done(ctx)
+}
