@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -48,9 +49,13 @@ type Daemon struct {
 	settings atomic.Pointer[acl.Settings]
 	sessions *session.Manager
 	server   *owner.Server
+	stateDir string
+
+	doors    sync.Once
+	doorsErr error
 }
 
-// Start begins to serve. It ends by Drain or Shut, not with ctx.
+// Start begins to serve those who come to the private socket. It ends by Drain or Shut, not with ctx.
 func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -70,14 +75,18 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 	if err != nil {
 		return nil, err
 	}
-	if o.Public {
-		if err := d.openDoors(ctx, s.StateDir()); err != nil {
-			ended, cancel := context.WithCancel(ctx)
-			cancel()
-			return nil, errors.Join(err, d.server.Shut(ended))
-		}
-	}
+	d.stateDir = s.StateDir()
 	return d, nil
+}
+
+// OpenDoors lets in the clients for whom Options.Public is set. It is for when they will find all that they expect, such as a mount, and
+// may be called again, which does nothing.
+func (d *Daemon) OpenDoors(ctx context.Context) error {
+	if !d.opts.Public {
+		return nil
+	}
+	d.doors.Do(func() { d.doorsErr = d.openDoors(ctx, d.stateDir) })
+	return d.doorsErr
 }
 
 func (d *Daemon) openDoors(ctx context.Context, stateDir string) error {

@@ -154,6 +154,9 @@ func (p *process) runDaemon(ctx context.Context, mo fs.Options, o daemonOptions)
 	} else if o.mount.compressAfter > 0 {
 		defer k.tidyWhenIdle(ctx, o.mount.compressAfter, p.logger())()
 	}
+	if err := k.daemon.OpenDoors(ctx); err != nil {
+		return err
+	}
 	defer p.onHangup(func() {
 		notify(systemd.SdNotifyReloading)
 		if err := k.daemon.Reload(); err != nil {

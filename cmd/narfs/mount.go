@@ -207,6 +207,9 @@ func (p *process) mount(ctx context.Context, dir string, mo fs.Options, o mountO
 		return err
 	}
 	defer end()
+	if err := p.keeper.daemon.OpenDoors(ctx); err != nil {
+		return errors.Join(err, m.Unmount(context.WithoutCancel(ctx)))
+	}
 	switch {
 	case o.ready:
 		if err := p.sayReady(true); err != nil {

@@ -22,7 +22,8 @@
 // # Errors
 //
 // The serve protocol has no frames for errors. After one, whatever it is, nothing more is written, the session ends, and
-// what went wrong is the client's to read on its error output: the caller of [Manager.Serve] writes it there.
+// what went wrong is the client's to read on its error output: the caller of [Manager.Serve] writes it there. The worker protocol
+// has frames for errors, and goes on after one unless it came with the arguments.
 //
 // # Memory
 //
