@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -713,5 +714,38 @@ func fill(b *testing.B, s *store.Store, n int) {
 	}()
 	if err := s.ImportStream(b.Context(), r, store.ImportOptions{}, nil); err != nil {
 		b.Fatal(err)
+	}
+}
+
+func TestUserLayout(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	uid := uint32(os.Geteuid())
+	if uid == 0 {
+		uid = 1234
+	}
+	dir := filepath.Join(s.StateDir(), "profiles/per-user/alice")
+	for range 2 {
+		if err := gc.MakeUserLayout(s.StateDir(), "alice", uid); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != uid || info.Mode().Perm() != 0o755 {
+			t.Errorf("owner %d, mode %v; want %d, 0755", owner, info.Mode(), uid)
+		}
+	}
+	for _, name := range []string{"", ".", "..", "a/b", ".hidden"} {
+		if err := gc.MakeUserLayout(s.StateDir(), name, uid); err == nil {
+			t.Errorf("MakeUserLayout(%q) = nil", name)
+		}
+	}
+	// A link is not followed: it would give somebody else's folder away.
+	target := t.TempDir()
+	link(t, target, filepath.Join(s.StateDir(), "gcroots/per-user/bob"))
+	if err := gc.MakeUserLayout(s.StateDir(), "bob", uid); err == nil {
+		t.Error("MakeUserLayout follows a link")
 	}
 }

@@ -67,6 +67,45 @@ func MakeLayout(stateDir string) error {
 	return nil
 }
 
+// MakeUserLayout makes the folders of a user's profiles and roots, which are his: clients make links there themselves. Only root can give
+// folders away; another owner of the state directory makes none but his own.
+func MakeUserLayout(stateDir, user string, uid uint32) error {
+	if user == "" || user != filepath.Base(user) || strings.HasPrefix(user, ".") {
+		return fmt.Errorf("user name %q cannot be that of a folder", user)
+	}
+	if os.Geteuid() != 0 && uint32(os.Geteuid()) != uid {
+		return nil
+	}
+	for _, dir := range []string{rootsDir, profilesDir} {
+		if err := makeUserDir(filepath.Join(stateDir, dir, perUserDir, user), uid); err != nil {
+			return fmt.Errorf("folders of user %s: %w", user, err)
+		}
+	}
+	return nil
+}
+
+// makeUserDir makes a folder, or takes one that is there. What stands in its place and is none stays as it is.
+func makeUserDir(name string, uid uint32) error {
+	if err := os.Mkdir(name, 0o755); err != nil && !errors.Is(err, os.ErrExist) { //nolint:gosec // others read it
+		return err
+	}
+	d, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer d.Close() //nolint:errcheck // only for this
+	info, err := d.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm() != 0o755 {
+		if err := d.Chmod(0o755); err != nil {
+			return err
+		}
+	}
+	return d.Chown(int(uid), -1)
+}
+
 // Finder looks for the roots that are files.
 type Finder struct {
 	StateDir string

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/gc"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nixwire"
@@ -112,6 +113,14 @@ func (m *Manager) work(ctx context.Context, s *Session, r io.Reader, w io.Writer
 	conn, err := workerproto.Accept(s.Read(r), s.Write(w), m.store.Dir(), workerproto.Greeting{Program: m.opts.Program, Trust: workerTrust(s.access)})
 	if err != nil {
 		return err
+	}
+	// Clients expect to find these.
+	err = gc.MakeLayout(m.store.StateDir())
+	if err == nil {
+		err = gc.MakeUserLayout(m.store.StateDir(), s.access.User, s.access.Peer.UID)
+	}
+	if err != nil {
+		m.opts.Logger.WarnContext(ctx, "a client will not find its profiles", "err", err)
 	}
 	conn.SetLevel(workerproto.LevelInfo)
 	conn.StartWork()
