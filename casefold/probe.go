@@ -22,6 +22,20 @@ func IsCaseInsensitive(dir string) (bool, error) {
 	return insensitive, nil
 }
 
+// LooksCaseInsensitive is IsCaseInsensitive for a directory in which nothing may be created: only a file that is there serves.
+func LooksCaseInsensitive(dir string) (bool, error) {
+	insensitive, known, err := askSystem(dir)
+	if !known && err == nil {
+		insensitive, err = probeExisting(dir, errNothingTells)
+	}
+	if err != nil {
+		return false, fmt.Errorf("case sensitivity of %s: %w", dir, err)
+	}
+	return insensitive, nil
+}
+
+var errNothingTells = errors.New("there is no file whose name would tell")
+
 func probe(dir string) (insensitive bool, err error) {
 	f, err := os.CreateTemp(dir, ".narfs-Case-*")
 	if err != nil {

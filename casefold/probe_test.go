@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/narfs/narfs/casefold"
@@ -20,10 +21,16 @@ func TestIsCaseInsensitive(t *testing.T) {
 	if err != nil || len(entries) != 0 {
 		t.Errorf("IsCaseInsensitive left %v behind (error %v)", entries, err)
 	}
+	if _, err := casefold.LooksCaseInsensitive(dir); err == nil && runtime.GOOS == "linux" {
+		t.Error("LooksCaseInsensitive knows what nothing tells")
+	}
 	write(t, filepath.Join(dir, "Name"), "")
 	_, err = os.Stat(filepath.Join(dir, "nAME"))
 	if want := err == nil; got != want {
 		t.Errorf("IsCaseInsensitive(%s) = %v; want %v", dir, got, want)
+	}
+	if looks, err := casefold.LooksCaseInsensitive(dir); err != nil || looks != got {
+		t.Errorf("LooksCaseInsensitive(%s) = %v, %v; want %v", dir, looks, err, got)
 	}
 	if got, err := casefold.IsCaseInsensitive(filepath.Join(dir, "absent")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("IsCaseInsensitive of an absent directory = %v, %v; want an error", got, err)
