@@ -42,7 +42,8 @@ const (
 	profilesDir = "profiles"
 	autoDir     = "auto"
 	perUserDir  = "per-user"
-	pinnedDir   = "pinned" // our own: narfs roots add
+	pinnedDir   = "pinned"   // our own: narfs roots add
+	migratedDir = "migrated" // our own: narfs migrate
 )
 
 // MakeLayout makes the folders of a state directory in which roots are looked for, as Nix does.
@@ -389,4 +390,20 @@ func syncDir(name string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// Keep makes a path a root by a link in gcroots/migrated, under a name that may have slashes, in place of one that is there.
+// Unpin takes it away by its full name, which is the result.
+func Keep(stateDir, name, target string) (link string, err error) {
+	if !filepath.IsLocal(name) || filepath.Clean(name) != name || name == "." {
+		return "", fmt.Errorf("root name %q is not a clean relative path", name)
+	}
+	link = filepath.Join(stateDir, rootsDir, migratedDir, name)
+	if old, err := os.Readlink(link); err == nil && old == target {
+		return link, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+		return "", fmt.Errorf("root: %w", err)
+	}
+	return link, replaceLink(target, link)
 }

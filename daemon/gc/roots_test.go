@@ -259,3 +259,36 @@ func TestRootsAsNix(t *testing.T) {
 		t.Errorf("left in gcroots/auto, -Nix +narfs:\n%s", diff)
 	}
 }
+
+// Roots that keep their names, also if these have slashes.
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	p, other := put(t, s, "p", nil), put(t, s, "other", nil)
+	if err := gc.MakeLayout(s.StateDir()); err != nil {
+		t.Fatal(err)
+	}
+	var link string
+	for _, target := range []nix.StorePath{other, p, p} {
+		var err error
+		if link, err = gc.Keep(s.StateDir(), "profiles/per-user/me/x-1-link", s.Dir().Path(target)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.Readlink(link); err != nil || got != s.Dir().Path(p) {
+		t.Errorf("%s leads to %s, %v; want %s", link, got, err, s.Dir().Path(p))
+	}
+	for _, name := range []string{"", ".", "..", "../x", "/x", "a/../b", "a//b"} {
+		if _, err := gc.Keep(s.StateDir(), name, s.Dir().Path(p)); err == nil {
+			t.Errorf("Keep(%q) works", name)
+		}
+	}
+	c := begin(t, s, gc.Options{})
+	if plan, err := c.Plan(t.Context(), true); err != nil || !slices.Equal(plan.Dead, []nix.StorePath{other}) {
+		t.Errorf("Plan = %+v, %v; want %v dead", plan, err, other)
+	}
+	c.Close()
+	if err := gc.Unpin(s.StateDir(), link); err != nil {
+		t.Error(err)
+	}
+}
