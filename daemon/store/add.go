@@ -235,7 +235,7 @@ func (s *Store) ingestFrom(ctx context.Context, opts cas.IngestOptions, write fu
 	if err == nil {
 		// Write must end, and well.
 		if _, rerr := src.Read(make([]byte, 1)); rerr == nil {
-			err = errors.New("there are bytes behind the NAR")
+			err = errBehind
 		} else if !errors.Is(rerr, io.EOF) {
 			err = rerr
 		}
@@ -250,7 +250,10 @@ func (s *Store) ingestFrom(ctx context.Context, opts cas.IngestOptions, write fu
 	return st, err
 }
 
-var errIngestEnded = errors.New("no more is wanted")
+var (
+	errIngestEnded = errors.New("no more is wanted")
+	errBehind      = errors.New("there are bytes behind the NAR")
+)
 
 // ingestFile stages the NAR of a file with these bytes, whose number is known, and hashes them.
 func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executable bool, opts AddOptions) (*cas.Staged, nix.Hash, error) {

@@ -11,6 +11,13 @@ import (
 
 func (s *Store) tempDir() string { return filepath.Join(s.dir, "tmp") }
 
+// TempDir returns a folder, which exists now, for files that nobody needs any more when the process ends. What is left in it, goes when
+// the store is opened the next time.
+func (s *Store) TempDir() (string, error) {
+	dir := s.tempDir()
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
 // clearTemp removes what a crashed owner left.
 func (s *Store) clearTemp() error { return os.RemoveAll(s.tempDir()) }
 
@@ -35,7 +42,7 @@ func (s *Store) spool(r io.Reader) (*spooled, error) {
 	if len(head) < spoolMemory {
 		return sp, nil
 	}
-	if err := os.MkdirAll(s.tempDir(), 0o700); err != nil {
+	if _, err := s.TempDir(); err != nil {
 		return nil, err
 	}
 	if sp.file, err = os.CreateTemp(s.tempDir(), "add-"); err != nil {
