@@ -1,0 +1,4 @@
+package nixdb
+
+// Snapshot is snapshot.
+var Snapshot = snapshot
