@@ -169,7 +169,10 @@ func (c *ctxWriter) Write(b []byte) (int, error) {
 }
 
 // hackFlags are the flags about names that a file system takes for one.
-type hackFlags struct{ mode, fold string }
+type hackFlags struct {
+	mode, fold string
+	untouched  bool // nothing may be created at the place
+}
 
 func (h *hackFlags) define(p *process, cmd *cobra.Command, purpose string) {
 	flags := cmd.Flags()
@@ -212,7 +215,11 @@ func (h *hackFlags) on(place string) (bool, error) {
 	if info, err := os.Lstat(place); err != nil || !info.IsDir() {
 		dir = filepath.Dir(place)
 	}
-	folds, err := casefold.IsCaseInsensitive(dir)
+	find := casefold.IsCaseInsensitive
+	if h.untouched {
+		find = casefold.LooksCaseInsensitive
+	}
+	folds, err := find(dir)
 	switch {
 	case errors.Is(err, iofs.ErrNotExist):
 		return false, nil // whoever uses the place says it better

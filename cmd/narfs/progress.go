@@ -23,6 +23,7 @@ type meter struct {
 	done    int64
 	total   int64 // 0 if not known
 	items   int64
+	ofItems int64  // 0 if not known
 	item    string // the present one
 	unit    string // "" for bytes
 	past    []sample
@@ -112,6 +113,16 @@ func (m *meter) setTotal(total int64) {
 	m.total = total
 }
 
+// setItems says how many items there are to be.
+func (m *meter) setItems(total int64) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ofItems = total
+}
+
 // setUnit says what is counted, in the plural.
 func (m *meter) setUnit(unit string) {
 	if m == nil {
@@ -194,7 +205,10 @@ func (m *meter) line(now time.Time) string {
 	} else {
 		parts = append(parts, clock(now.Sub(m.begun)))
 	}
-	if m.items > 0 {
+	switch {
+	case m.ofItems > 0:
+		parts = append(parts, fmt.Sprintf("%d of %s", m.items, countText(m.ofItems, "path")))
+	case m.items > 0:
 		parts = append(parts, countText(m.items, "path"))
 	}
 	if m.item != "" {

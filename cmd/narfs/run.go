@@ -137,7 +137,7 @@ const groupPlumbing = "plumbing"
 func groups() []group {
 	type list = []func(*process) *cobra.Command
 	return []group{
-		{"store", "The store:", list{newAdd, newImport, newExport, newCopy, newDelete, newGC, newRoots, newSign, newKeys}},
+		{"store", "The store:", list{newAdd, newImport, newExport, newCopy, newMigrate, newDelete, newGC, newRoots, newSign, newKeys}},
 		{"look", "Looking around:", list{newLs, newTree, newCat, newInfo, newDu, newStats}},
 		{"mount", "Mounting:", list{newMount, newUmount}},
 		{"daemon", "Serving others:", list{newDaemon, newServe, newSessions, newLocks, newWhoami, newConfig}},
