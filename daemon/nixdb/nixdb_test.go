@@ -153,6 +153,24 @@ func TestFind(t *testing.T) {
 			t.Errorf("Find(%s) = %v, %v; want %v", dir, got, err, s.place)
 		}
 	}
+	for place, want := range map[nixdb.Place]string{
+		s.place:                          s.root,
+		{"/nix/store", "/nix/var/nix"}:   "/",
+		{"/a/nix/store", "/nix/var/nix"}: "",
+		{"/a/store", "/a/var/nix"}:       "",
+	} {
+		if got := place.Root(); got != want {
+			t.Errorf("Root of %v = %q; want %q", place, got, want)
+		}
+	}
+	// What stands beside a store is none.
+	other := filepath.Join(s.root, "nix", "other")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nixdb.Find(other); !errors.Is(err, nixdb.ErrNoStore) {
+		t.Errorf("Find(%s): error %v; want ErrNoStore", other, err)
+	}
 	if _, err := nixdb.Find(t.TempDir()); !errors.Is(err, nixdb.ErrNoStore) {
 		t.Errorf("Find in an empty folder: error %v; want ErrNoStore", err)
 	}

@@ -26,7 +26,9 @@ func Find(dir string) (Place, error) {
 	candidates := []Place{
 		{filepath.Join(dir, "nix", "store"), filepath.Join(dir, "nix", "var", "nix")},
 		{filepath.Join(dir, "store"), filepath.Join(dir, "var", "nix")},
-		{dir, filepath.Join(filepath.Dir(filepath.Clean(dir)), "var", "nix")},
+	}
+	if dir = filepath.Clean(dir); filepath.Base(dir) == "store" {
+		candidates = append(candidates, Place{dir, filepath.Join(filepath.Dir(dir), "var", "nix")})
 	}
 	for _, p := range candidates {
 		err := p.check()
@@ -36,6 +38,18 @@ func Find(dir string) (Place, error) {
 	}
 	return Place{}, fmt.Errorf("%w in %s: neither %s nor %s is there", ErrNoStore, dir,
 		filepath.Join(candidates[0].StateDir, databaseFile), filepath.Join(candidates[1].StateDir, databaseFile))
+}
+
+// Root returns the folder that Nix calls the root of the store; "" if the store's folders are not called as in one.
+func (p Place) Root() string {
+	root, ok := strings.CutSuffix(filepath.Clean(p.StoreDir), "/nix/store")
+	if root == "" {
+		root = "/"
+	}
+	if !ok || filepath.Clean(p.StateDir) != filepath.Join(root, "nix", "var", "nix") {
+		return ""
+	}
+	return root
 }
 
 // check is ErrNoStore unless there is a database in the place.
