@@ -27,22 +27,29 @@ func newCopy(p *process) *cobra.Command {
 		Short: "Copy store paths to or from another store",
 		Long: "Copy store paths, and all that they refer to, to another store, or from there; and print those that were not there " +
 			"yet. STORE is a state directory of narfs, or ssh://[USER@]HOST[:PORT], where nix-store of narfs or Nix is started through " +
-			"ssh: with $NIX_SSHOPTS, and under the name that ?remote-program=PROGRAM gives. Paths of a store behind ssh are written " +
-			"in full. Both stores may be mounted, or have a daemon. An interrupted copy can be done again: what has arrived is not sent twice.",
+			"ssh: with $NIX_SSHOPTS, and under the name that ?remote-program=PROGRAM gives.\n\n" +
+			"STORE may also be one of Nix on this machine, through its nix-store: / for that of the machine, the root of another one, " +
+			"which holds nix/store and nix/var/nix, or what nix --store takes: local, daemon, local?root=DIR, which also makes a new " +
+			"one. What is taken over goes back with signatures and derivers.\n\n" +
+			"Paths of a store behind ssh, or of Nix, are written in full. Both stores may be mounted, or have a daemon. An interrupted copy can be done again: what has arrived is not sent twice.",
 		Example: "  narfs copy --to /media/stick/narfs a4k2\n  narfs copy --from /media/stick/narfs --all\n" +
-			"  narfs copy --to ssh://alice@host ./result",
+			"  narfs copy --to ssh://alice@host ./result\n  narfs copy --to / --all",
 		Args:              operands(0, many),
 		ValidArgsFunction: p.completePaths,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			switch {
-			case (o.to == "") == (o.from == ""):
+			if (o.to == "") == (o.from == "") {
 				return usagef("copy needs either --to or --from")
+			}
+			served, err := p.isServed(firstOf(o.to, o.from))
+			switch {
+			case err != nil:
+				return err
 			case (len(args) == 0) != o.all:
 				return usagef("copy needs either paths or --all")
-			case o.substitute && !isSSH(o.to):
-				return usagef("--substitute-on-destination is for --to ssh://…")
+			case o.substitute && (!served || o.to == ""):
+				return usagef("--substitute-on-destination is for --to ssh://… or a store of Nix")
 			}
-			if isSSH(o.to) || isSSH(o.from) {
+			if served {
 				return p.copySSH(cmd.Context(), args, o)
 			}
 			return p.withStore(cmd.Context(), use{creates: o.from != ""}, func(ctx context.Context, s *store.Store) error {
@@ -56,9 +63,9 @@ func newCopy(p *process) *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.to, "to", "", "copy to `STORE`, a state directory, which is made if need be, or ssh://HOST")
+	flags.StringVar(&o.to, "to", "", "copy to `STORE`, a state directory, which is made if need be, ssh://HOST, or one of Nix")
 	flags.StringVar(&o.from, "from", "", "copy from `STORE`")
-	flags.BoolVarP(&o.substitute, "substitute-on-destination", "s", false, "let the other side get from its binary caches what these have (ssh only)")
+	flags.BoolVarP(&o.substitute, "substitute-on-destination", "s", false, "let the other side get from its binary caches what these have (ssh and Nix only)")
 	flags.BoolVar(&o.all, "all", false, "copy all valid paths")
 	flags.BoolVar(&o.withoutRefs, "no-recursive", false, "copy only the paths themselves; what they refer to must be there")
 	flags.BoolVar(&o.repair, "repair", false, "copy also the contents of paths that are there")

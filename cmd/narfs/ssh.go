@@ -91,6 +91,7 @@ type endpoint struct {
 	*serveproto.Client
 
 	name   string
+	help   string       // if the conversation does not begin
 	to     io.Closer    // what we write to
 	from   io.Closer    // what we read from
 	wait   func() error // until the other side has ended, and how
@@ -145,8 +146,17 @@ func (p *process) openSSH(ctx context.Context, address string, dir nix.StoreDir)
 	if err != nil {
 		return nil, err
 	}
+	e := &endpoint{
+		name: address,
+		help: "what it said stands above; nix-store must be found there, by a shell that is not interactive, and the store must let you in",
+	}
+	return p.start(ctx, e, dir, "ssh", slices.Concat(t.options, []string{t.host, t.command})...)
+}
+
+// start starts the program through which the other side is reached.
+func (p *process) start(ctx context.Context, e *endpoint, dir nix.StoreDir, program string, args ...string) (*endpoint, error) {
 	life, leave := context.WithCancel(ctx)
-	cmd := exec.CommandContext(life, "ssh", slices.Concat(t.options, []string{t.host, t.command})...)
+	cmd := exec.CommandContext(life, program, args...)
 	cmd.Stderr = p.stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -162,12 +172,12 @@ func (p *process) openSSH(ctx context.Context, address string, dir nix.StoreDir)
 	wide(stdout)
 	if err := cmd.Start(); err != nil {
 		leave()
-		return nil, fmt.Errorf("%s: %w", address, err)
+		return nil, fmt.Errorf("%s: %w", e.name, err)
 	}
-	e := &endpoint{name: address, to: stdin, from: stdout, wait: cmd.Wait, leave: func() {
+	e.to, e.from, e.wait, e.leave = stdin, stdout, cmd.Wait, func() {
 		_ = cmd.Process.Kill() // at once, which the end of a context is not
 		leave()
-	}}
+	}
 	return e.open(ctx, stdout, stdin, dir)
 }
 
@@ -186,8 +196,8 @@ func (e *endpoint) explain(ctx context.Context, err error) error {
 	}
 	// It must not look like the end of whoever reads our own output.
 	err = fmt.Errorf("%v: the other side has ended", err)
-	if e.Client == nil {
-		return hint(err, "what it said stands above; nix-store must be found there, by a shell that is not interactive, and the store must let you in")
+	if e.Client == nil && e.help != "" {
+		return hint(err, e.help)
 	}
 	return hint(err, "what it said stands above")
 }
@@ -217,16 +227,16 @@ func (p *process) openLocal(ctx context.Context, state string, dir nix.StoreDir)
 	return e.open(ctx, fromOwner, toOwner, dir)
 }
 
-// copySSH copies to or from a store behind ssh. Ssh is this process's own affair, with the user's terminal and agent; the
+// copySSH copies to or from a store behind ssh, or one of Nix on this machine. Ssh is this process's own affair, with the user's terminal and agent; the
 // local store its owner's, which serves this process as it would serve any other client.
 func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) error {
 	switch {
 	case isSSH(o.to) && isSSH(o.from), o.to != "" && o.from != "":
 		return usagef("copy needs either --to or --from")
 	case o.repair:
-		return hint(usagef("--repair does not go through ssh"), "narfs repair --from mends a store of narfs")
+		return hint(usagef("--repair does not go through the protocol of nix-store"), "narfs repair --from mends a store of narfs")
 	case o.all && o.from != "":
-		return usagef("--all does not go with --from ssh://…: the protocol has no way to ask for all paths")
+		return usagef("--all does not go with --from %s: the protocol has no way to ask for all paths", o.from)
 	}
 	m := p.meter("copy")
 	defer m.close()
@@ -250,7 +260,7 @@ func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) err
 		return err
 	}
 	address := firstOf(o.to, o.from)
-	there, err := p.openSSH(ctx, address, local.storeDir)
+	there, err := p.openThere(ctx, address, local.storeDir)
 	if err != nil {
 		return errors.Join(err, here.end(err))
 	}
@@ -288,7 +298,7 @@ func (p *process) copyFromSSH(ctx context.Context, here, there *endpoint, args [
 		sp, err := nix.ParseStorePath(there.Dir, arg)
 		if err != nil {
 			if sp, err = nix.ParseBaseName(arg); err != nil {
-				return usagef("%q is not a store path in full, as paths of a store behind ssh must be", arg)
+				return usagef("%q is not a store path in full, as paths of such a store must be", arg)
 			}
 		}
 		wanted = append(wanted, sp)
