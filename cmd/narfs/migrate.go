@@ -39,7 +39,7 @@ func newMigrate(p *process) *cobra.Command {
 			"here. Print those that were not there yet.\n\n" +
 			"DIR is /nix, or the folder that holds nix/store and nix/var/nix, as nix --store DIR has it. Nothing is written there, no lock " +
 			"is taken, and Nix may be at work meanwhile: what counts is what was valid when the command began. Nix's database is copied " +
-			"to the state directory for as long as it is read. A PATH may be written as elsewhere, and may be a link to one.\n\n" +
+			"to the state directory for as long as it is read, or to $TMPDIR while there is no store. A PATH may be written as elsewhere, and may be a link to one.\n\n" +
 			"Every NAR is compared with the hash in Nix's database. A path that is damaged or gone is reported, what refers to it is left " +
 			"out, the rest goes on, and the exit code is 1 at the end. An interrupted migration can be done again: what is valid is not " +
 			"read a second time.\n\n" +
@@ -220,7 +220,11 @@ func (mi *migration) run(ctx context.Context, args []string) error {
 
 // rows returns what the user wants, each path behind what it refers to.
 func (mi *migration) rows(ctx context.Context, args []string) ([]nixdb.Row, error) {
-	all, err := mi.db.Rows(ctx, mi.failed)
+	bad := mi.failed
+	if len(args) > 0 {
+		bad = func(string, error) {} // nobody can mean them
+	}
+	all, err := mi.db.Rows(ctx, bad)
 	if err != nil {
 		return nil, err
 	}

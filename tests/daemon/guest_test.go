@@ -130,6 +130,8 @@ func TestGuest(t *testing.T) {
 		{"roots", "add", path},
 		{"roots", "remove", "x"},
 		{"copy", "--to", g.dir, path},
+		{"migrate", "--from", "/nix"},
+		{"migrate", "--from-store", g.dir, "--from-state", g.dir},
 		{"sign", "--all", "-k", secret},
 		{"gc", "--ignore-unreadable"},
 		{"import", secret},
