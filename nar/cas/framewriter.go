@@ -32,7 +32,7 @@ func (in *ingest) seal(fb *frameBuilder) error {
 	}
 	if len(fb.raw) <= inlineFrame {
 		full := *fb
-		*fb = frameBuilder{kind: full.kind, seq: in.nextFrame(), raw: in.s.rawBuffer()}
+		*fb = frameBuilder{kind: full.kind, seq: in.nextFrame()}
 		return in.writeSealed(&full)
 	}
 	select {
@@ -41,7 +41,7 @@ func (in *ingest) seal(fb *frameBuilder) error {
 		return context.Cause(in.ctx)
 	}
 	full := *fb
-	*fb = frameBuilder{kind: full.kind, seq: in.nextFrame(), raw: in.s.rawBuffer()}
+	*fb = frameBuilder{kind: full.kind, seq: in.nextFrame()}
 	in.compressor.Go(func() {
 		if err := in.writeSealed(&full); err != nil {
 			in.cancel(err)

@@ -202,7 +202,7 @@ func (in *ingest) places() *extents {
 // parse reads the NAR and ships batches.
 func (in *ingest) parse(r io.Reader, opts IngestOptions) (*nar.Tree, error) {
 	src := wire.NewReader(r)
-	in.nar = newNarHash(opts.Tap)
+	in.nar = newNarHash(opts.Tap, &in.s.hashed)
 	src.Tap(in.nar.write)
 	defer in.nar.finish()
 	defer src.Tap(nil)
@@ -438,6 +438,9 @@ func (in *ingest) store(fb *frameBuilder, id chunk.ID, data []byte) (location, e
 	in.mu.Lock()
 	in.inflight[id] = loc
 	in.mu.Unlock()
+	if fb.raw == nil {
+		fb.raw = in.s.rawBuffer()
+	}
 	fb.raw = append(fb.raw, data...)
 	fb.ids = append(fb.ids, id)
 	fb.lens = append(fb.lens, uint32(len(data)))

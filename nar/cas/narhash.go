@@ -3,6 +3,7 @@ package cas
 import (
 	"crypto/sha256"
 	"hash"
+	"sync"
 )
 
 // narHash hashes the NAR's bytes, in another goroutine once they are many.
@@ -10,14 +11,24 @@ type narHash struct {
 	info   Info
 	tap    func([]byte)
 	sum    hash.Hash
+	pool   *sync.Pool // of *[]byte, blocks
 	block  []byte
 	blocks chan []byte
 	free   chan []byte
 	done   chan struct{}
 }
 
-func newNarHash(tap func([]byte)) *narHash {
-	return &narHash{tap: tap, sum: sha256.New(), block: make([]byte, 0, 8<<10)}
+func newNarHash(tap func([]byte), pool *sync.Pool) *narHash {
+	n := &narHash{tap: tap, sum: sha256.New(), pool: pool}
+	n.block = n.newBlock()
+	return n
+}
+
+func (n *narHash) newBlock() []byte {
+	if b, _ := n.pool.Get().(*[]byte); b != nil {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, hashBlock)
 }
 
 func (n *narHash) write(p []byte) {
@@ -34,14 +45,10 @@ func (n *narHash) write(p []byte) {
 
 // turn hands the full block on.
 func (n *narHash) turn() {
-	if cap(n.block) < hashBlock {
-		n.block = append(make([]byte, 0, hashBlock), n.block...)
-		return
-	}
 	if n.blocks == nil {
 		n.blocks, n.free, n.done = make(chan []byte, 2), make(chan []byte, 4), make(chan struct{})
 		for range 3 {
-			n.free <- make([]byte, 0, hashBlock)
+			n.free <- n.newBlock()
 		}
 		go n.loop()
 	}
@@ -69,7 +76,12 @@ func (n *narHash) finish() {
 	if n.blocks != nil {
 		close(n.blocks)
 		<-n.done
+		for range 3 {
+			b := <-n.free
+			n.pool.Put(&b)
+		}
 	}
 	n.update(n.block)
+	n.pool.Put(&n.block)
 	n.sum.Sum(n.info.NarHash[:0])
 }

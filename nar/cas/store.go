@@ -120,7 +120,7 @@ type Store struct {
 	changes changedKeys
 	damage  []error // found while opening
 
-	batches, raws, packed, framed sync.Pool // buffers of imports: *batch, and *[]byte
+	batches, raws, packed, framed, hashed sync.Pool // buffers of imports: *batch, and *[]byte
 
 	// sweeping guards the step in which a sweep decides that a chunk is dead: importers
 	// look chunks up and pin what they found under its read half.
