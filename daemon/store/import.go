@@ -255,19 +255,25 @@ func (s *Store) register(ctx context.Context, regs []*registration, lazy bool) e
 
 func (s *Store) checkReferences(regs []*registration) error {
 	among := make(map[nix.StorePath]struct{}, len(regs))
+	var others []nix.StorePath
 	for _, reg := range regs {
 		among[reg.info.Path] = struct{}{}
 		for _, ref := range reg.info.References {
-			if _, ok := among[ref]; ok {
-				continue
+			if _, ok := among[ref]; !ok {
+				others = append(others, ref)
 			}
-			ok, err := s.db.Has(ref)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				return s.notValid(ref)
-			}
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	valid, err := s.db.Valid(others) // in one look, which costs about as much as one path
+	if err != nil {
+		return err
+	}
+	for i, ref := range others { // valid has what others has, in the same order
+		if i == len(valid) || valid[i] != ref {
+			return s.notValid(ref)
 		}
 	}
 	return nil
