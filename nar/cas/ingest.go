@@ -57,7 +57,7 @@ type IngestOptions struct {
 }
 
 const (
-	batchSize    = 1 << 20
+	batchSize    = 256 << 10
 	hashBlock    = 256 << 10
 	maxFileBytes = 1<<48 - 1 // an offset in a chunk record
 )
