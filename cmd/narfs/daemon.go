@@ -137,6 +137,7 @@ func inherited() (sockets []*net.UnixListener, err error) {
 // runDaemon serves until ctx ends, or there has been nothing to do for so long as o says.
 func (p *process) runDaemon(ctx context.Context, mo fs.Options, o daemonOptions) (err error) {
 	k := p.keeper
+	thrifty()
 	var mount *fs.Mount
 	var unmounted <-chan struct{}
 	if o.mountDir != "" {

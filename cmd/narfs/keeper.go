@@ -28,7 +28,7 @@ type keeper struct {
 	tidying atomic.Bool    // somebody does
 	yields  atomic.Bool    // an owner that was only started for clients leaves as soon as they have: another one waits
 
-	spareProcs sync.Once // see addProcs
+	mounting sync.Once // see readyForMounts
 }
 
 func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper, error) {

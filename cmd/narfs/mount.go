@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -181,6 +182,33 @@ func addProcs() {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spare)
 }
 
+// Bytes of decoded contents that an owner keeps in memory.
+const (
+	mountCache = 48 << 20 // a mount's readers come back
+	serveCache = 8 << 20  // clients read a path once, in order
+)
+
+// serveGC is the percentage by which the heap of an owner without a mount may grow before garbage is collected. Most of it is the index's
+// table of what is new, 21 MB in one piece: to collect garbage means to look at the few megabytes beside it, and the usual
+// percentage would let as much garbage lie around as the table is large.
+const serveGC = 25
+
+// thrifty makes this process one that only serves clients.
+func thrifty() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(serveGC)
+	}
+}
+
+// readyForMounts makes it one that has mounts, too. It stays one.
+func (k *keeper) readyForMounts() {
+	addProcs()
+	k.store.SetCacheBytes(mountCache)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(100)
+	}
+}
+
 // unmountTime is how long the end of a mount waits for those who use it.
 const unmountTime = 5 * time.Second
 
@@ -235,7 +263,7 @@ func (p *process) beginMount(ctx context.Context, dir string, mo fs.Options, o m
 		}
 		return nil, nil, err
 	}
-	k.spareProcs.Do(addProcs)
+	k.mounting.Do(k.readyForMounts)
 	stop := func() {}
 	if o.compressAfter > 0 {
 		stop = k.tidyWhenIdle(ctx, o.compressAfter, p.logger())

@@ -138,7 +138,7 @@ func (p *process) sameStoreDir(s *store.Store) error {
 func (p *process) storeOptions(dir string, u use) (store.Options, error) {
 	opts := store.Options{What: p.what(), Logger: p.logger(), RebuildIndex: u.rebuilds}
 	if u.lasts {
-		opts.Content.CacheBytes = 48 << 20 // a mount's readers come back; a command reads once
+		opts.Content.CacheBytes = serveCache
 	}
 	name := p.storeDir
 	if name == "" && !storeExists(dir) {

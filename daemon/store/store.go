@@ -200,6 +200,9 @@ func (s *Store) writeFormat() (err error) {
 // Dir returns the directory that the store's paths name.
 func (s *Store) Dir() nix.StoreDir { return s.storeDir }
 
+// SetCacheBytes bounds the decoded contents kept in memory, for who will read often: see cas.Options.
+func (s *Store) SetCacheBytes(n int64) { s.content.SetCacheBytes(n) }
+
 // StateDir returns the state directory.
 func (s *Store) StateDir() string { return s.dir }
 

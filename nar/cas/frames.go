@@ -40,12 +40,12 @@ func (f *frame) release() { f.cache.release(f) }
 // Concurrent calls for one frame decode it once.
 type frameCache struct {
 	log    *packLog
-	limit  int64
 	dec    *zstd.Decoder
 	starts sync.Pool // of *zstd.Decoder, for the beginnings of frames
 	bufs   sync.Pool // of *[]byte, for stored payloads
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards the rest
+	limit   int64
 	bytes   int64
 	entries map[position]*cacheEntry
 	lru     list.List // of *cacheEntry; front is the most recent
@@ -71,6 +71,13 @@ func newFrameCache(l *packLog, limit int64) (*frameCache, error) {
 	c := &frameCache{log: l, limit: limit, dec: dec, entries: map[position]*cacheEntry{}}
 	c.lru.Init()
 	return c, nil
+}
+
+// setLimit sets what the cache may hold, which applies when the next frame comes.
+func (c *frameCache) setLimit(limit int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = limit
 }
 
 func (c *frameCache) close() { c.dec.Close() }

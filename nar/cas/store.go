@@ -246,6 +246,9 @@ func newEncoder(level zstd.EncoderLevel, workers int) (*zstd.Encoder, error) {
 		zstd.WithEncoderCRC(false), zstd.WithWindowSize(maxFrameRaw), zstd.WithLowerEncoderMem(true))
 }
 
+// SetCacheBytes replaces Options.CacheBytes.
+func (s *Store) SetCacheBytes(n int64) { s.cache.setLimit(n) }
+
 // Damage returns what was found broken while opening.
 func (s *Store) Damage() []error { return s.damage }
 
