@@ -112,38 +112,45 @@ func (f *far) stop() error {
 	return errors.Join(owner.Process.Signal(syscall.SIGTERM), owner.Wait())
 }
 
-// peak returns the most memory that the processes which serve have had resident since they began, together. The daemon is still there;
-// of the others it is what watchFar saw.
-func (f *far) peak(seen int64) int64 {
-	if f.owner != nil {
-		seen += status(f.owner.Process.Pid, "VmHWM:")
-	}
-	return seen
+// footprint is the most memory that a server has had.
+type footprint struct {
+	resident int64 // all that is mapped and there, files of the system such as programs and libraries, too
+	own      int64 // of this, what comes from no file
 }
 
-// watchFar watches the memory of the processes that write their numbers down.
-func (f *far) watchFar() (stop func() int64) {
-	end, result := make(chan struct{}), make(chan int64)
+// watchFar watches the memory of the processes that serve: those that write their numbers down, of which only one lasts, and the
+// daemon of narfs. What stands before the daemon is the same program, whose pages count once.
+func (f *far) watchFar() (stop func() footprint) {
+	end, result := make(chan struct{}), make(chan footprint)
 	go func() {
-		most := int64(0)
+		var serving, daemon footprint
 		tick := time.NewTicker(10 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			text, _ := os.ReadFile(filepath.Join(f.dir, "pids"))
 			for word := range strings.FieldsSeq(string(text)) {
 				if pid, err := strconv.Atoi(word); err == nil {
-					most = max(most, status(pid, "VmHWM:"))
+					serving.see(pid)
 				}
+			}
+			if f.owner != nil {
+				daemon.see(f.owner.Process.Pid)
+				serving.resident = serving.own
 			}
 			select {
 			case <-tick.C:
 			case <-end:
-				result <- most
+				result <- footprint{serving.resident + daemon.resident, serving.own + daemon.own}
 				return
 			}
 		}
 	}()
-	return func() int64 { close(end); return <-result }
+	return func() footprint { close(end); return <-result }
+}
+
+func (p *footprint) see(pid int) {
+	p.resident = max(p.resident, status(pid, "VmHWM:"))
+	p.own = max(p.own, status(pid, "RssAnon:"))
 }
 
 // status returns a field of a process's status in bytes, 0 if it has ended.
@@ -302,10 +309,11 @@ func (b *bench) copyOnce(ctx context.Context, system, name string, c *closure.Cl
 		}
 		stop := f.watchFar()
 		s, err := cmd.run(ctx, b.limit)
-		peak := f.peak(stop())
+		peak := stop()
 		b.record(ctx, series, system, s, err)
 		if err == nil {
-			b.results.add(series+"-rss", system, sample{Bytes: peak})
+			b.results.add(series+"-rss", system, sample{Bytes: peak.resident})
+			b.results.add(series+"-own", system, sample{Bytes: peak.own})
 		}
 		return err
 	}

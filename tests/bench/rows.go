@@ -91,7 +91,8 @@ func rows() []row {
 			series, what := "copy-"+c.name+"-"+to.series, "nix copy of "+c.what+" "+to.what
 			list = append(list,
 				row{"copy", series, what, nix, inSeconds, atLeast(c.aim)}, row{"copy", series, "", nixNew, inSeconds, atLeast(c.aim)},
-				row{"copy", series + "-rss", what + ", memory of the server", nix, inBytes, atMost(1)}, row{"copy", series + "-rss", "", nixNew, inBytes, atMost(1)})
+				row{"copy", series + "-rss", what + ", memory of the server", nix, inBytes, atMost(1)}, row{"copy", series + "-rss", "", nixNew, inBytes, atMost(1)},
+				row{"copy", series + "-own", what + ", of that without files", nix, inBytes, aim{}}, row{"copy", series + "-own", "", nixNew, inBytes, aim{}})
 		}
 	}
 	list = append(list,
