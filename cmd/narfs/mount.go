@@ -189,9 +189,9 @@ const (
 )
 
 // serveGC is the percentage by which the heap of an owner without a mount may grow before garbage is collected. Most of it is the index's
-// table of what is new, 21 MB in one piece: to collect garbage means to look at the few megabytes beside it, and the usual
-// percentage would let as much garbage lie around as the table is large.
-const serveGC = 25
+// table of what is new, 21 MB in one piece, and the usual percentage would let as much garbage lie around as that is large. A quarter
+// takes a fifth more CPU time for 2,000 small paths than all of it, and half the memory; this is between.
+const serveGC = 50
 
 // thrifty makes this process one that only serves clients.
 func thrifty() {
