@@ -16,9 +16,9 @@ import (
 type Client struct {
 	*Conn
 
-	Server Greeting      // what the server says of itself
-	Hear   func(Message) // hears of the server's work; nil does not listen
-	source func(io.Writer) error
+	Server Greeting       // what the server says of itself
+	Hear   func(Message)  // hears of the server's work; nil does not listen
+	source *io.PipeReader // what servers of 1.21 and 1.22 ask for piece by piece; nil while there is nothing
 }
 
 // Message is what a server tells while it works: of Type Log, StartActivity and so on, with what that has.
@@ -202,7 +202,10 @@ func (c *Client) readError() error {
 	if err == nil {
 		err = c.readNumbers(&n)
 	}
-	for i := uint64(0); err == nil && i < min(n, maxFields); i++ {
+	if err == nil && n > maxTraces {
+		err = &wire.LimitError{What: "traces", Len: n, Max: maxTraces}
+	}
+	for i := uint64(0); err == nil && i < n; i++ {
 		var position uint64
 		if err = c.readNumbers(&position); err == nil {
 			_, err = c.ReadText(maxMessage, "trace")
@@ -215,68 +218,22 @@ func (c *Client) readError() error {
 	return e
 }
 
-// answerRead sends all of what is being added as one piece.
+// answerRead sends the next piece of what is being added.
 func (c *Client) answerRead() error {
 	var most uint64
 	if err := c.readNumbers(&most); err != nil {
 		return err
 	}
-	if c.source == nil {
+	if c.source == nil || most == 0 {
 		return errors.New("the server wants to read what there is not")
 	}
-	pieces := &pieceWriter{c: c, most: int(min(most, maxMessage))}
-	source := c.source
-	c.source = nil
-	if err := source(pieces); err != nil {
-		return err
+	piece := make([]byte, min(most, askSize))
+	n, err := io.ReadFull(c.source, piece)
+	if n == 0 {
+		return nixwire.Unexpected(err)
 	}
-	return pieces.flush()
-}
-
-// pieceWriter sends a stream as a server asks for it that has asked once.
-type pieceWriter struct {
-	c    *Client
-	most int
-	buf  []byte
-	sent bool
-}
-
-// Write implements io.Writer.
-func (p *pieceWriter) Write(b []byte) (int, error) {
-	for rest := b; len(rest) > 0; {
-		n := min(len(rest), p.most-len(p.buf))
-		p.buf = append(p.buf, rest[:n]...)
-		rest = rest[n:]
-		if len(p.buf) == p.most {
-			if err := p.flush(); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return len(b), nil
-}
-
-func (p *pieceWriter) flush() error {
-	if len(p.buf) == 0 {
-		return nil
-	}
-	if p.sent { // it must ask again
-		kind, err := p.c.R.Uint64()
-		var most uint64
-		if err == nil {
-			err = p.c.readNumbers(&most)
-		}
-		if err == nil && kind != msgRead {
-			err = fmt.Errorf("the server says %#x where it should read on", kind)
-		}
-		if err != nil {
-			return nixwire.Unexpected(err)
-		}
-	}
-	p.sent = true
-	_ = p.c.W.Bytes(p.buf)
-	p.buf = p.buf[:0]
-	return p.c.W.Flush()
+	_ = c.W.Bytes(piece[:n])
+	return c.W.Flush()
 }
 
 // Do sends an operation with its arguments, and hears messages until the result is next to be read.
@@ -502,8 +459,7 @@ func (c *Client) AddToStoreNar(req AddToStoreNarRequest, nar func(io.Writer) err
 	case c.Version.AtLeast(1, 23):
 		return c.Send(AddToStoreNar, arguments, nar)
 	case c.Version.AtLeast(1, 21):
-		c.source = nar
-		return c.Do(AddToStoreNar, arguments)
+		return c.addAsked(arguments, nar)
 	}
 	var nerr error
 	err := c.Do(AddToStoreNar, func() {
@@ -511,6 +467,22 @@ func (c *Client) AddToStoreNar(req AddToStoreNarRequest, nar func(io.Writer) err
 		nerr = nar(c.W)
 	})
 	return errors.Join(nerr, err)
+}
+
+// addAsked is AddToStoreNar where the server asks for the NAR, and may have said something else before, or have enough.
+func (c *Client) addAsked(arguments func(), nar func(io.Writer) error) error {
+	r, w := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = w.CloseWithError(nar(w))
+	}()
+	c.source = r
+	err := c.Do(AddToStoreNar, arguments)
+	c.source = nil
+	_ = r.Close()
+	<-done
+	return err
 }
 
 // Added is a path with its NAR.
@@ -681,11 +653,11 @@ func (c *Client) QueryRealisation(id string) (string, error) {
 	if err := c.Do(QueryRealisation, func() { _ = c.W.String(id) }); err != nil {
 		return "", err
 	}
-	all, err := c.readStrings(1, "realisations")
-	if err != nil || len(all) == 0 {
-		return "", err
+	n, err := c.R.Count(1, "realisations")
+	if err != nil || n == 0 {
+		return "", nixwire.Unexpected(err)
 	}
-	return all[0], nil
+	return c.ReadText(maxMessage, "realisation")
 }
 
 // QuerySubstitutablePathInfos returns the paths of those that can be had from elsewhere.

@@ -40,6 +40,7 @@ const (
 	maxMessage  = 16 << 20 // bytes of a message
 	maxOptions  = 1 << 12
 	maxFields   = 64
+	maxTraces   = 1 << 12 // of an error
 )
 
 // Conn is one side of a connection whose handshake is over.
@@ -146,7 +147,7 @@ func (c *Conn) settle(v nixwire.Version) error {
 func (c *Conn) readStrings(limit uint64, what string) (all []string, err error) {
 	n, err := c.R.Count(limit, what)
 	if err != nil {
-		return nil, err
+		return nil, nixwire.Unexpected(err)
 	}
 	for range n {
 		s, err := c.ReadText(maxShort, what)

@@ -30,7 +30,7 @@ func (c *Conn) WriteRoots(roots []Root) error {
 func (c *Conn) readRoots() (roots []Root, err error) {
 	n, err := c.R.Count(nixwire.MaxPaths, "roots")
 	if err != nil {
-		return nil, err
+		return nil, nixwire.Unexpected(err)
 	}
 	for range n {
 		var r Root
@@ -115,7 +115,7 @@ func (c *Conn) WriteOutputMap(outputs []OutputPath) error {
 func (c *Conn) readOutputMap() (outputs []OutputPath, err error) {
 	n, err := c.R.Count(nixwire.MaxOutputs, "outputs")
 	if err != nil {
-		return nil, err
+		return nil, nixwire.Unexpected(err)
 	}
 	for range n {
 		var o OutputPath

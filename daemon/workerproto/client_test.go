@@ -1,0 +1,106 @@
+package workerproto_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/narfs/narfs/daemon/workerproto"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nixwire"
+)
+
+func text(s string) string { return number(uint64(len(s))) + s + strings.Repeat("\x00", -len(s)&7) }
+
+// The messages.
+const (
+	msgNext  = 0x6f6c6d67
+	msgRead  = 0x64617461
+	msgLast  = 0x616c7473
+	msgError = 0x63787470
+)
+
+// greeting is what a server of version 1.minor begins with.
+func greeting(minor uint8) string {
+	hello := number(workerproto.ServerMagic) + number(1<<8|uint64(minor))
+	if minor >= 38 {
+		hello += number(0)
+	}
+	if minor >= 33 {
+		hello += text("narfs")
+	}
+	if minor >= 35 {
+		hello += number(1)
+	}
+	return hello + number(msgLast)
+}
+
+// answers gives a client for what a server says, and what it is sent.
+func answers(tb testing.TB, minor uint8, in string) (*workerproto.Client, *bytes.Buffer) {
+	tb.Helper()
+	var out bytes.Buffer
+	c, err := workerproto.Open(strings.NewReader(greeting(minor)+in), &out, dir, nixwire.Version{Major: 1, Minor: minor})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	out.Reset()
+	return c, &out
+}
+
+// A server of 1.21 or 1.22 asks for a NAR piece by piece, says something between, and may have enough before the end.
+func TestAskedNAR(t *testing.T) {
+	t.Parallel()
+	req := workerproto.AddToStoreNarRequest{Info: nix.PathInfo{Path: path(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a")}}
+	nar := func(w io.Writer) error { _, err := io.WriteString(w, "0123456789abcdef"); return err }
+	read := func(n uint64) string { return number(msgRead) + number(n) }
+	refusal := number(msgError) + text("no") + number(1)
+	tests := []struct{ name, says, sent, want string }{
+		{"in one piece", read(1<<40) + number(msgLast), text("0123456789abcdef"), ""},
+		{"in three", read(5) + number(msgNext) + text("well\n") + read(8) + read(100) + number(msgLast), text("01234") + text("56789abc") + text("def"), ""},
+		{"not to its end", read(5) + number(msgLast), text("01234"), ""},
+		{"refused", refusal, "", "no"},
+		{"refused on the way", read(5) + refusal, text("01234"), "no"},
+		{"more than there is", read(16) + read(16), text("0123456789abcdef"), "unexpected EOF"},
+		{"nothing", read(0), "", "what there is not"},
+	}
+	for _, test := range tests {
+		c, out := answers(t, 22, test.says)
+		err := c.AddToStoreNar(req, nar)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v; want %q", test.name, err, test.want)
+		}
+		if !strings.HasSuffix(out.String(), text("")+number(0)+number(0)+test.sent) {
+			t.Errorf("%s: the client sent %q; want %q in the end", test.name, out, test.sent)
+		}
+	}
+	c, _ := answers(t, 22, read(5)+number(msgLast))
+	failure := errors.New("a failure")
+	if err := c.AddToStoreNar(req, func(io.Writer) error { return failure }); !errors.Is(err, failure) {
+		t.Errorf("the error of the source = %v", err)
+	}
+	// What is not asked for belongs to nobody.
+	c, _ = answers(t, 22, refusal+read(5))
+	if err := c.AddToStoreNar(req, nar); err == nil {
+		t.Error("a refusal is no error")
+	}
+	if _, err := c.IsValidPath(req.Info.Path); err == nil || !strings.Contains(err.Error(), "what there is not") {
+		t.Errorf("IsValidPath asked for a NAR = %v", err)
+	}
+}
+
+// Errors of any length are read to their end, and realisations that have many signatures.
+func TestLongAnswers(t *testing.T) {
+	t.Parallel()
+	traces := number(100) + strings.Repeat(number(0)+text("while evaluating"), 100)
+	refusal := number(msgError) + text("Error") + number(0) + text("Error") + text("no") + number(0) + traces
+	json := `{"signatures":["` + strings.Repeat("x", 10_000) + `"]}`
+	c, _ := answers(t, 38, refusal+number(msgLast)+number(1)+text(json))
+	if _, err := c.QueryRealisation("x"); err == nil || err.Error() != "no" {
+		t.Errorf("QueryRealisation = %v; want the error", err)
+	}
+	if got, err := c.QueryRealisation("x"); err != nil || got != json {
+		t.Errorf("QueryRealisation = %d bytes, %v; want all", len(got), err)
+	}
+}
