@@ -80,8 +80,10 @@ type worker struct {
 	rest func() error
 	// changed says that the store has, which the mounts are to show before the client is answered.
 	changed bool
-	// lost says that nobody knows where the next operation begins if this one fails.
+	// lost says that nobody knows where the next operation begins if this one fails; unless nothing has been read yet of the NAR at
+	// the offset raw.
 	lost bool
+	raw  int64
 }
 
 // WorkerTrust says what a client is told about its being trusted.
@@ -156,7 +158,7 @@ func (m *Manager) work(ctx context.Context, s *Session, r io.Reader, w io.Writer
 
 // perform does one operation.
 func (v *worker) perform(ctx context.Context, ops []workerOp, operation workerproto.Operation) error {
-	v.begun, v.answered, v.rest, v.changed, v.lost = false, false, nil, false, false
+	v.begun, v.answered, v.rest, v.changed, v.lost, v.raw = false, false, nil, false, false, 0
 	i := slices.IndexFunc(ops, func(op workerOp) bool { return op.operation == operation && v.Version.AtLeast(1, op.since) })
 	if i < 0 {
 		return fmt.Errorf("invalid operation %d", uint64(operation))
@@ -202,6 +204,12 @@ func (v *worker) ok(ctx context.Context) error {
 func (v *worker) fail(ctx context.Context, cause error) error {
 	if v.answered {
 		return cause
+	}
+	if v.lost && v.raw == v.R.Offset() && ctx.Err() == nil {
+		if err := v.skip(); err != nil {
+			return errors.Join(cause, err)
+		}
+		v.lost = false
 	}
 	if v.rest != nil && ctx.Err() == nil && !v.lost {
 		if err := v.rest(); err != nil {

@@ -15,14 +15,26 @@ import (
 )
 
 // contents returns the stream of what an operation adds: framed, or as older clients send it, one NAR.
-func (v *worker) contents() io.Reader {
-	if !v.Version.AtLeast(1, 23) {
-		v.lost = true // until it has been read
+func (v *worker) contents(framed bool) io.Reader {
+	if !framed {
+		v.lost, v.raw = true, v.R.Offset() // until it has been read
 		return v.R
 	}
 	frames := v.Framed()
 	v.rest = frames.Drain
 	return v.Inside(frames).R
+}
+
+// skip reads the NAR that comes next.
+func (v *worker) skip() error {
+	r := nar.NewReader(v.R, nar.Limits{})
+	for {
+		if _, err := r.Next(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }
 
 func (v *worker) addToStore(ctx context.Context) error {
@@ -31,12 +43,7 @@ func (v *worker) addToStore(ctx context.Context) error {
 		return err
 	}
 	framed := v.Version.AtLeast(1, 25)
-	var src io.Reader = v.R
-	if framed {
-		src = v.contents()
-	} else {
-		v.lost = true
-	}
+	src := v.contents(framed)
 	if err := v.begin(); err != nil {
 		return err
 	}
@@ -134,12 +141,14 @@ func (v *worker) addToStoreNar(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	src := v.contents()
+	var src io.Reader
+	if v.Version.AtLeast(1, 21) && !v.Version.AtLeast(1, 23) {
+		src, v.rest = v.Asked()
+	} else {
+		src = v.contents(v.Version.AtLeast(1, 23))
+	}
 	if err := v.begin(); err != nil {
 		return err
-	}
-	if v.Version.AtLeast(1, 21) && !v.Version.AtLeast(1, 23) {
-		src = v.Asked()
 	}
 	opts, err := v.importing(req.Repair, req.DontCheckSigs)
 	if err != nil {

@@ -185,8 +185,12 @@ func (c *Conn) Inside(r io.Reader) *nixwire.Conn {
 	return &nixwire.Conn{R: c.framed, W: c.W, Dir: c.Dir, Budget: c.Budget}
 }
 
-// Asked returns the stream that a client of 1.21 or 1.22 sends for AddToStoreNar, of whose end it knows nothing.
-func (c *Conn) Asked() io.Reader { return &asked{c: c} }
+// Asked returns the stream that a client of 1.21 or 1.22 sends for AddToStoreNar, of whose end it knows nothing: nothing comes that is
+// not read. Rest reads what is left of a piece that was not read to its end.
+func (c *Conn) Asked() (r io.Reader, rest func() error) {
+	a := &asked{c: c}
+	return a, a.drain
+}
 
 // AddTextToStoreRequest asks for a path to be made of a text.
 type AddTextToStoreRequest struct {

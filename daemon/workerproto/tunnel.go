@@ -267,6 +267,7 @@ type asked struct {
 	c    *Conn
 	left uint64 // of the present piece
 	pad  uint64 // its length, for the padding
+	err  error  // kept
 }
 
 // askSize is the longest piece that is asked for.
@@ -274,12 +275,12 @@ const askSize = 64 << 10
 
 // Read implements io.Reader.
 func (a *asked) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
+	if len(p) == 0 || a.err != nil {
+		return 0, a.err
 	}
 	if a.left == 0 {
-		if err := a.ask(); err != nil {
-			return 0, err
+		if a.err = a.ask(); a.err != nil {
+			return 0, a.err
 		}
 	}
 	if uint64(len(p)) > a.left {
@@ -290,7 +291,17 @@ func (a *asked) Read(p []byte) (int, error) {
 	if err == nil && a.left == 0 {
 		err = a.c.R.Padding(a.pad)
 	}
-	return n, nixwire.Unexpected(err)
+	a.err = nixwire.Unexpected(err)
+	return n, a.err
+}
+
+// drain reads to the end of the present piece.
+func (a *asked) drain() error {
+	for a.left > 0 && a.err == nil {
+		var some [512]byte
+		_, _ = a.Read(some[:]) // the error is kept
+	}
+	return a.err
 }
 
 func (a *asked) ask() error {
