@@ -225,18 +225,18 @@ func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, igno
 			ignored = append(ignored, fmt.Sprintf("ignoring the client-specified setting '%s', because it is a restricted setting and you are not a trusted user", name))
 			continue
 		}
-		if changed == s {
-			copied := *s
-			changed = &copied
-			changed.values = maps.Clone(s.values)
-		}
 		if row.list {
 			value = strings.Join(fields(value), " ")
 		}
-		if err := row.set(changed, value); err != nil {
+		next := *changed // what cannot be set leaves a setting as if it were empty
+		if err := row.set(&next, value); err != nil {
 			ignored = append(ignored, fmt.Sprintf("ignoring the client-specified setting '%s': %v", name, err))
 			continue
 		}
+		if changed == s {
+			next.values = maps.Clone(s.values)
+		}
+		changed = &next
 		changed.values[row.name] = Value{row.name, value, "the client"}
 	}
 	if changed != s {
