@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/narfs/narfs/internal/nix"
@@ -272,7 +273,7 @@ const (
 type DerivedPath struct {
 	Path    nix.StorePath
 	Built   bool     // Path is that of a derivation, and outputs of it are meant
-	Outputs []string // their names; none means all
+	Outputs []string // their names, in order; none means all
 }
 
 // format writes the path as versions from 1.30 on do.
@@ -321,6 +322,8 @@ func ParseDerivedPath(dir nix.StoreDir, s string, old bool) (d DerivedPath, err 
 		}
 		d.Outputs = append(d.Outputs, name)
 	}
+	slices.Sort(d.Outputs)
+	d.Outputs = slices.Compact(d.Outputs)
 	return d, nil
 }
 
@@ -340,10 +343,22 @@ func (c *Conn) ReadDerivedPaths() (all []DerivedPath, err error) {
 	return all, nil
 }
 
+// What a path to have takes beside its text, and each output beside the first.
+const (
+	derivedCost = 128
+	outputCost  = 32
+)
+
 func (c *Conn) readDerivedPath() (d DerivedPath, err error) {
 	s, err := c.ReadText(2*nixwire.MaxPath, "path to have")
 	if err != nil {
 		return d, err
+	}
+	// Names share their text, but each takes as much again or more.
+	if c.Budget != nil {
+		if err := c.Budget(derivedCost + outputCost*int64(strings.Count(s, ","))); err != nil {
+			return d, err
+		}
 	}
 	return ParseDerivedPath(c.Dir, s, !c.Version.AtLeast(1, 30))
 }
