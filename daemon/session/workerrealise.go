@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/store"
@@ -97,11 +98,17 @@ func (v *worker) registerDrvOutput(ctx context.Context) error {
 			if err != nil {
 				return old, err
 			}
-			if before.OutPath != r.OutPath {
+			if before.OutPath != r.OutPath || len(before.Dependencies) > 0 && len(r.Dependencies) > 0 && !maps.Equal(before.Dependencies, r.Dependencies) {
 				return old, fmt.Errorf("Trying to register a realisation of '%s', but we already have another one locally.\nLocal:  %s\nRemote: %s", //nolint:staticcheck // Nix's words
 					id, v.Dir.Path(before.OutPath), v.Dir.Path(r.OutPath))
 			}
-			merged.AddSignatures(before.Signatures...)
+			// One without dependencies is of an old Nix, or of somebody who does not know them. Signatures are over them, too.
+			switch {
+			case maps.Equal(before.Dependencies, r.Dependencies):
+				merged.AddSignatures(before.Signatures...)
+			case len(before.Dependencies) > 0:
+				return old, nil
+			}
 		}
 		json, err := merged.JSON()
 		return store.Realisation{ID: id, Path: merged.OutPath, JSON: json}, err
