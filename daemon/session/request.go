@@ -80,10 +80,11 @@ func (q *requests) holdOrFail(paths ...nix.StorePath) error {
 
 // receive makes one path valid that the client sends.
 func (q *requests) receive(ctx context.Context, info nix.PathInfo, opts store.ImportOptions, nar io.Reader) error {
-	// Import pins them; here they are paid for.
-	if err := q.session.takePins(1 + len(info.References)); err != nil {
+	paid, err := q.session.payPins(1 + len(info.References))
+	if err != nil {
 		return err
 	}
+	defer paid()
 	q.session.setDoing("receiving " + info.Path.BaseName())
 	if q.session.access.Level != acl.Trusted {
 		info.Ultimate = false

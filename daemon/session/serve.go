@@ -140,14 +140,23 @@ func (s *Session) givePins(n int) {
 	s.m.budget.give(int64(n) * pinCost)
 }
 
-// holdAlso pins paths whether or not they are valid.
-func (s *Session) holdAlso(paths ...nix.StorePath) error {
-	if err := s.takePins(len(paths)); err != nil {
-		return err
+// payPins takes memory for up to n pins that somebody else is going to add; paid gives back what these have not needed.
+func (s *Session) payPins(n int) (paid func(), err error) {
+	if err := s.takePins(n); err != nil {
+		return nil, err
 	}
 	before := s.pins.Len()
+	return func() { s.givePins(n - (s.pins.Len() - before)) }, nil
+}
+
+// holdAlso pins paths whether or not they are valid.
+func (s *Session) holdAlso(paths ...nix.StorePath) error {
+	paid, err := s.payPins(len(paths))
+	if err != nil {
+		return err
+	}
+	defer paid()
 	s.pins.Add(paths...)
-	s.givePins(len(paths) - (s.pins.Len() - before))
 	return nil
 }
 

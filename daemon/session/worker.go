@@ -70,7 +70,6 @@ type worker struct {
 	requests
 
 	settings *acl.Settings // with what the client has set
-	options  workerproto.Options
 
 	// Of the present operation:
 	need     acl.Permission
@@ -266,7 +265,6 @@ func (v *worker) setOptions(ctx context.Context) error {
 	if err := v.begin(); err != nil {
 		return err
 	}
-	v.options = o
 	v.SetLevel(o.Verbosity)
 	settings, ignored := v.session.settings.For(v.session.access, o.Overrides)
 	v.settings = settings

@@ -100,9 +100,11 @@ func (f fileReader) Read(p []byte) (int, error) {
 // add makes a path valid whose name follows from its contents. It is durable within a second, and before the session ends: clients
 // add derivations one by one, and would wait for the disk each time.
 func (v *worker) add(ctx context.Context, src io.Reader, opts store.AddOptions) (nix.PathInfo, error) {
-	if err := v.session.takePins(1 + len(opts.References)); err != nil {
+	paid, err := v.session.payPins(1 + len(opts.References))
+	if err != nil {
 		return nix.PathInfo{}, err
 	}
+	defer paid()
 	v.session.setDoing("receiving " + opts.Name)
 	opts.Holder, opts.Pins, opts.LockTimeout, opts.Lazy = v.session.holder(), v.session.pins, v.settings.LockTimeout, true
 	v.changed = true

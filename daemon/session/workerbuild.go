@@ -250,6 +250,9 @@ func (v *worker) build(ctx context.Context, d workerproto.DerivedPath, mode work
 	}
 }
 
+// outputCost is about what a built output takes beside its realisation.
+const outputCost = 256
+
 // alreadyValid is the result of what is there.
 func (v *worker) alreadyValid(ctx context.Context, d workerproto.DerivedPath) (r nixwire.BuildResult, err error) {
 	r.Status = nixwire.AlreadyValid
@@ -279,6 +282,9 @@ func (v *worker) alreadyValid(ctx context.Context, d workerproto.DerivedPath) (r
 		}
 		json, err := realised.JSON()
 		if err != nil {
+			return r, err
+		}
+		if err := v.take(outputCost + int64(len(json))); err != nil {
 			return r, err
 		}
 		r.Outputs = append(r.Outputs, nixwire.BuiltOutput{ID: id.String(), Realisation: string(json)})
