@@ -97,13 +97,13 @@ func copyFile(tb testing.TB, from, to string) {
 	}
 }
 
-// nix makes an empty store of the client, from which ssh leads to a store of narfs.
-func (c *client) nix(tb testing.TB, s *env.Store) *local {
+// nix makes an empty store of the client, from which ssh leads to a store of narfs. It sees some more folders.
+func (c *client) nix(tb testing.TB, s *env.Store, folders ...string) *local {
 	tb.Helper()
 	if c.suite == "" {
 		return &local{Nix: env.NewNix(tb), client: c, host: s}
 	}
-	return &local{Nix: env.NewPeerNix(tb, c.suite, c.dir), client: c, host: s}
+	return &local{Nix: env.NewPeerNix(tb, c.suite, append([]string{c.dir}, folders...)...), client: c, host: s}
 }
 
 // local is a store of a client.
