@@ -33,7 +33,7 @@ func releases() []release { return []release{{"2.8.0", ""}, {"2.26.3", "trixie"}
 type client struct {
 	release
 
-	dir string // holds ssh/ssh and bin/nix-store, which is narfs
+	dir string // holds ssh/ssh and bin/nix-store and bin/nix-daemon, which are narfs
 }
 
 // fakeSSH is called as ssh HOST OPTION... [--] COMMAND... It gets out of where a peer is.
@@ -68,6 +68,9 @@ func newClient(tb testing.TB, r release) *client {
 	}
 	write(tb, filepath.Join(c.dir, "ssh", "ssh"), fakeSSH, 0o755)
 	copyFile(tb, env.Binary(tb), filepath.Join(c.dir, "bin", "nix-store"))
+	if err := os.Symlink("nix-store", filepath.Join(c.dir, "bin", "nix-daemon")); err != nil {
+		tb.Fatal(err)
+	}
 	version, isNix := strings.CutPrefix(env.Must(tb, c.nix(tb, env.NewStore(tb)).Command("nix-store", "--version")), "nix-store (Nix) ")
 	if !isNix {
 		tb.Skipf("needs Nix %s: nix-store is %s", r.version, version)

@@ -28,6 +28,10 @@ func ways() []way {
 			name: "nix-copy", mounted: true,
 			to: []string{"nix", "copy", "--to", "ssh://" + host}, from: []string{"nix", "copy", "--no-check-sigs", "--from", "ssh://" + host},
 		},
+		{
+			name: "ssh-ng", mounted: true,
+			to: []string{"nix", "copy", "--no-check-sigs", "--to", "ssh-ng://" + host}, from: []string{"nix", "copy", "--no-check-sigs", "--from", "ssh-ng://" + host},
+		},
 	}
 }
 
