@@ -161,6 +161,7 @@ func (b *bench) measure(ctx context.Context) {
 		{"size", b.measureSize},
 		{"import", b.measureImport},
 		{"copy", b.measureCopy},
+		{"daemon", b.measureDaemon},
 		{"rebuild", b.measureRebuild},
 		{"export", b.measureExport},
 		{"metadata", b.measureMetadata},

@@ -98,6 +98,28 @@ func rows() []row {
 	list = append(list,
 		row{"copy", "copy-query", "CPU time for asking about 20,000 paths", "", inSeconds, atMost(0.05)},
 		row{"copy", "copy-query", "", nix, inSeconds, aim{}}, row{"copy", "copy-query", "", nixNew, inSeconds, aim{}})
+	for _, c := range []struct {
+		name, what string
+		aim        float64
+	}{
+		{"info", "path-info of 10,000 paths", 3},
+		{"add", "add 5,000 small files", 3},
+		{"add-64", "the same by 64 clients at once", 3},
+		{"copy", "copy 2,000 paths", 3},
+		{"drvs", "add 300 derivations", 3},
+		{"instantiate", "nix-instantiate of 300 derivations", 1},
+	} {
+		series := "daemon-" + c.name
+		for i, theirs := range []string{nix, nixNew} {
+			what, memory := c.what, c.what+", memory of the server"
+			if i > 0 {
+				what, memory = "", ""
+			}
+			list = append(list,
+				row{"daemon", series, what, theirs, inSeconds, atLeast(c.aim)},
+				row{"daemon", series + "-pss", memory, theirs, inBytes, atMost(1)})
+		}
+	}
 	add := func(group, name, what string, aims ...row) {
 		for _, r := range aims {
 			r.group, r.what = group, what+", "+r.series

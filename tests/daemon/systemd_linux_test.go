@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/narfs/narfs/tests/env"
+	"github.com/narfs/narfs/tests/env/worker"
 )
 
 // manager is what a service manager listens on.
@@ -86,6 +87,16 @@ func TestServiceManager(t *testing.T) {
 		t.Errorf("the socket that the manager made is answered with %x, %v", greeting, err)
 	}
 	if err := raw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	nix, err := worker.Dial(t.Context(), sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path, err := nix.AddText("y", "y", nil); err != nil || nix.PathInfo(path) != nil {
+		t.Errorf("a client of the worker protocol adds %q, %v by the socket that the manager made", path, err)
+	}
+	if err := nix.Close(); err != nil {
 		t.Fatal(err)
 	}
 	p.Signal(syscall.SIGHUP)
