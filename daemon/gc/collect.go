@@ -136,14 +136,9 @@ func (e *AliveError) Error() string {
 	return fmt.Sprintf("Cannot delete path '%s' since it is still alive: %s", e.Path, e.By)
 }
 
-// Choose returns those of the plan's dead paths that were asked for, in the plan's order. It is an *AliveError if one of them is
-// needed, also by a dead path that was not asked for.
-func (c *Collector) Choose(plan *Plan, wanted []nix.StorePath) ([]nix.StorePath, error) {
-	set := make(map[nix.StorePath]struct{}, len(wanted))
-	for _, p := range wanted {
-		set[p] = struct{}{}
-	}
-	for _, p := range wanted {
+// Alive is an *AliveError if a root, or its age, keeps one of some paths, by itself or through what refers to it.
+func (c *Collector) Alive(plan *Plan, paths []nix.StorePath) error {
+	for _, p := range paths {
 		root, chain := plan.Why(p)
 		if root != nil && c.opts.Censor != nil {
 			shown := c.opts.Censor(*root)
@@ -151,12 +146,27 @@ func (c *Collector) Choose(plan *Plan, wanted []nix.StorePath) ([]nix.StorePath,
 		}
 		switch {
 		case root != nil && len(chain) > 1:
-			return nil, &AliveError{c.s.Dir().Path(p), fmt.Sprintf("%s, which is kept by %s, needs it", c.s.Dir().Path(chain[0]), root.Name)}
+			return &AliveError{c.s.Dir().Path(p), fmt.Sprintf("%s, which is kept by %s, needs it", c.s.Dir().Path(chain[0]), root.Name)}
 		case root != nil:
-			return nil, &AliveError{c.s.Dir().Path(p), "it is kept by " + root.Name}
+			return &AliveError{c.s.Dir().Path(p), "it is kept by " + root.Name}
 		case len(chain) > 0:
-			return nil, &AliveError{c.s.Dir().Path(p), "it, or what refers to it, is too young"}
+			return &AliveError{c.s.Dir().Path(p), "it, or what refers to it, is too young"}
 		}
+	}
+	return nil
+}
+
+// Choose returns those of the plan's dead paths that were asked for, in the plan's order. It is an *AliveError if one of them is
+// needed, also by a dead path that was not asked for.
+func (c *Collector) Choose(plan *Plan, wanted []nix.StorePath) ([]nix.StorePath, error) {
+	if err := c.Alive(plan, wanted); err != nil {
+		return nil, err
+	}
+	set := make(map[nix.StorePath]struct{}, len(wanted))
+	for _, p := range wanted {
+		set[p] = struct{}{}
+	}
+	for _, p := range wanted {
 		referrers, err := c.s.Referrers(p)
 		if err != nil {
 			return nil, err

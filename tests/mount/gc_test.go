@@ -42,8 +42,11 @@ func TestOpenFileAndGC(t *testing.T) {
 	if out := s.Must("gc"); strings.Contains(out, dead) {
 		t.Errorf("gc took what a process has open: %s", out)
 	}
+	if r := s.Run("delete", dead); r.Code != 1 || !strings.Contains(r.Stderr, "since it is still alive") {
+		t.Errorf("delete of what a process has open exited with %d: %s", r.Code, r.Stderr)
+	}
 	// Without asking for roots, as another machine's process would have it.
-	s.Must("delete", dead)
+	s.Must("delete", "--ignore-roots", dead)
 	s.Must("gc")
 	if _, err := os.Stat(at(dead)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("stat of a deleted path = %v; want ErrNotExist", err)
