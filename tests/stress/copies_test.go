@@ -2,9 +2,7 @@ package stress_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	iofs "io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -61,7 +59,11 @@ func TestCopiesBesideCollector(t *testing.T) {
 		}
 	})
 	if dir != "" {
-		beside.Go(func() { walk(t, &stop, dir, &reads, &vanished) })
+		beside.Go(func() {
+			if err := env.ReadAll(dir, &stop, &reads, &vanished); err != nil {
+				t.Errorf("reading the mount: %v", err)
+			}
+		})
 	}
 	// Three at a time; each sends some of the shared objects, and a few of its own.
 	var rooted sync.Map // path → all that must be there
@@ -145,48 +147,3 @@ func nothingLeft(t *testing.T, s *env.Store, before counts) {
 		return false, nil
 	})
 }
-
-// walk reads everything in a mount again and again, until stop is set. What vanishes between the listing and the opening is nobody's
-// fault; what is open is readable to its end.
-func walk(t *testing.T, stop *atomic.Bool, dir string, reads, vanished *atomic.Int64) {
-	t.Helper()
-	for !stop.Load() {
-		err := filepath.WalkDir(dir, func(name string, d iofs.DirEntry, err error) error {
-			if errors.Is(err, iofs.ErrNotExist) {
-				vanished.Add(1)
-				return nil
-			}
-			if err != nil || !d.Type().IsRegular() || stop.Load() {
-				return err
-			}
-			f, err := os.Open(name)
-			if errors.Is(err, iofs.ErrNotExist) {
-				vanished.Add(1)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			defer f.Close() //nolint:errcheck // only read
-			info, err := f.Stat()
-			if err != nil {
-				return err
-			}
-			n, err := f.WriteTo(discard{})
-			if err == nil && n != info.Size() {
-				err = fmt.Errorf("%s: %d bytes of %d", name, n, info.Size())
-			}
-			reads.Add(1)
-			return err
-		})
-		if err != nil {
-			t.Errorf("reading the mount: %v", err)
-			return
-		}
-	}
-}
-
-type discard struct{}
-
-// Write implements io.Writer.
-func (discard) Write(p []byte) (int, error) { return len(p), nil }

@@ -108,6 +108,23 @@ func Many(n int, salt string) (*Closure, error) {
 	return c, c.top(salt)
 }
 
+// Large returns what Many does, and in the middle of it an object of so many bytes, which do not compress.
+func Large(n int, size int64, salt string) (*Closure, error) {
+	c, err := Many(n-2, salt)
+	if err != nil {
+		return nil, err
+	}
+	references := []string{c.Objects[len(c.Objects)/2].Path}
+	large, err := inputAddressed(salt, "large", references, func(string) node {
+		return folder{{"data", noise{seed(salt, n), size}}, {"references", file{text: references[0]}}}
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.Objects = append(c.Objects, large)
+	return c, c.top("large " + salt)
+}
+
 // choose returns references to earlier objects, most of them to young ones.
 func (c *Closure) choose(rng *rand.Rand) []string {
 	chosen := map[string]bool{}

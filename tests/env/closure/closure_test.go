@@ -29,6 +29,7 @@ func closures(tb testing.TB) map[string]*closure.Closure {
 	return map[string]*closure.Closure{
 		"mixed": must[*closure.Closure](tb)(closure.Mixed("test")),
 		"many":  must[*closure.Closure](tb)(closure.Many(100, "test")),
+		"large": must[*closure.Closure](tb)(closure.Large(20, 1<<20, "test")),
 		"trees": must[*closure.Closure](tb)(closure.Trees("test", []string{".", "../serve", ".."})),
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 )
@@ -48,7 +49,7 @@ func (w *Writer) pad(n int64) {
 	_, _ = w.b.Write(zero[:(8-n%8)%8])
 }
 
-// A node is an entry of a NAR: a file, link, folder or disk.
+// A node is an entry of a NAR: a file, link, folder, disk or noise.
 type node interface{ write(w *Writer) error }
 
 type (
@@ -62,7 +63,11 @@ type (
 		name string
 		node node
 	}
-	disk string // what is at a path of the file system
+	disk  string   // what is at a path of the file system
+	noise struct { // a file of random bytes
+		seed [32]byte
+		size int64
+	}
 )
 
 func (f file) write(w *Writer) error {
@@ -80,6 +85,14 @@ func (w *Writer) head(executable bool, size int64) {
 	}
 	w.Text("contents")
 	w.Number(uint64(size))
+}
+
+func (n noise) write(w *Writer) error {
+	w.head(false, n.size)
+	_, err := io.CopyN(w.b, rand.NewChaCha8(n.seed), n.size)
+	w.pad(n.size)
+	w.Text(")")
+	return err
 }
 
 func (l link) write(w *Writer) error {
