@@ -40,6 +40,21 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
+// TestRealNix: narfs under the name nix-store is not taken for Nix, nor is what does not run.
+func TestRealNix(t *testing.T) {
+	dir := env.Dir(t)
+	t.Setenv("PATH", dir)
+	if err := env.RealNix().Err(); err == nil || !strings.Contains(err.Error(), "not in PATH") {
+		t.Errorf("RealNix without nix-store = %v", err)
+	}
+	if err := os.Symlink(env.Binary(t), filepath.Join(dir, "nix-store")); err != nil {
+		t.Fatal(err)
+	}
+	if err := env.RealNix().Err(); err == nil || !strings.Contains(err.Error(), "this nix-store is narfs") {
+		t.Errorf("RealNix with narfs as nix-store = %v", err)
+	}
+}
+
 func TestDir(t *testing.T) {
 	var dir string
 	t.Run("inner", func(t *testing.T) {

@@ -1,11 +1,14 @@
 package env
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -53,6 +56,22 @@ func Program(name string) Need {
 		}
 		return err
 	}}
+}
+
+// RealNix is the need for the programs of Nix in PATH. A narfs that is installed as nix-store is none.
+func RealNix() Need { return Need{"Nix", realNix} }
+
+func realNix() error {
+	if err := Program("nix-store").check(); err != nil {
+		return fmt.Errorf("nix-store: %w", err)
+	}
+	cmd := exec.CommandContext(context.Background(), "nix-store", "--version")
+	out, err := cmd.CombinedOutput()
+	if !strings.HasPrefix(string(out), "nix-store (Nix) ") {
+		said, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		return fmt.Errorf("%s --version says %q, %w", cmd.Path, said, cmp.Or(err, errors.New("which Nix does not")))
+	}
+	return nil
 }
 
 // Peer is the need for a Debian of a suite with a newer Nix inside, which

@@ -18,10 +18,10 @@ type Nix struct {
 }
 
 // NewNix makes an empty store that is removed after the test. It needs
-// nix-store.
+// RealNix.
 func NewNix(tb testing.TB) *Nix {
 	tb.Helper()
-	Require(tb, Program("nix-store"))
+	Require(tb, RealNix())
 	return newNix(tb)
 }
 

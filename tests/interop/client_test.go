@@ -55,7 +55,7 @@ PATH=${0%/ssh/ssh}/bin:$PATH exec $GET_OUT sh -c "$*"
 // newClient skips the test if there is no such release here.
 func newClient(tb testing.TB, r release) *client {
 	tb.Helper()
-	need := env.Program("nix-store")
+	need := env.RealNix()
 	if r.suite != "" {
 		need = env.Peer(r.suite)
 	}

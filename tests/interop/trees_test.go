@@ -156,7 +156,7 @@ func makeLarge(size int64) func(tb testing.TB, dir string) {
 // TestTrees gives each tree to narfs and to the real Nix and compares everything both have
 // to say: dumps, store paths, export streams, restores, and the mounts with Nix's own dump.
 func TestTrees(t *testing.T) {
-	env.Require(t, env.Program("nix-store"), env.Program("diff"))
+	env.Require(t, env.RealNix(), env.Program("diff"))
 	s := env.NewStore(t)
 	nix, other := env.NewNix(t), env.NewNix(t)
 	imported := env.NewStore(t)

@@ -73,7 +73,7 @@ func TestTools(t *testing.T) {
 	t.Run("mmap", func(t *testing.T) { testMmap(t, filepath.Join(tree, "d0", "e0"), filepath.Join(path, "d0", "e0")) })
 	t.Run("read-only", func(t *testing.T) { testReadOnly(t, path) })
 	t.Run("nix", func(t *testing.T) {
-		env.Require(t, env.Program("nix-store"))
+		env.Require(t, env.RealNix())
 		const hash = `nix-store --dump "$1" | sha256sum`
 		if got, want := shell(t, hash, path), shell(t, hash, tree); got != want {
 			t.Errorf("nix-store --dump of the mount is %s; of the tree %s", got, want)
