@@ -16,8 +16,9 @@ import (
 type copyOptions struct {
 	to, from                 string
 	all, withoutRefs, repair bool
-	substitute               bool
+	substitute, noCheckSigs  bool
 	compression              compression
+	compresses               bool // it was asked for
 }
 
 func newCopy(p *process) *cobra.Command {
@@ -31,7 +32,9 @@ func newCopy(p *process) *cobra.Command {
 			"STORE may also be one of Nix on this machine, through its nix-store: / for that of the machine, the root of another one, " +
 			"which holds nix/store and nix/var/nix, or what nix --store takes: local, daemon, local?root=DIR, which also makes a new " +
 			"one. What is taken over goes back with signatures and derivers.\n\n" +
-			"Paths of a store behind ssh, or of Nix, are written in full. Both stores may be mounted, or have a daemon. An interrupted copy can be done again: what has arrived is not sent twice.",
+			"Paths of a store behind ssh, or of Nix, are written in full, and if they are not content-addressed, must be signed by one of " +
+			"trusted-public-keys (narfs config), unless require-sigs or --no-check-sigs says otherwise. Both stores may be mounted, or have a " +
+			"daemon. An interrupted copy can be done again: what has arrived is not sent twice.",
 		Example: "  narfs copy --to /media/stick/narfs a4k2\n  narfs copy --from /media/stick/narfs --all\n" +
 			"  narfs copy --to ssh://alice@host ./result\n  narfs copy --to / --all",
 		Args:              operands(0, many),
@@ -49,6 +52,7 @@ func newCopy(p *process) *cobra.Command {
 			case o.substitute && (!served || o.to == ""):
 				return usagef("--substitute-on-destination is for --to ssh://… or a store of Nix")
 			}
+			o.compresses = cmd.Flags().Changed("compression")
 			if served {
 				return p.copySSH(cmd.Context(), args, o)
 			}
@@ -66,6 +70,7 @@ func newCopy(p *process) *cobra.Command {
 	flags.StringVar(&o.to, "to", "", "copy to `STORE`, a state directory, which is made if need be, ssh://HOST, or one of Nix")
 	flags.StringVar(&o.from, "from", "", "copy from `STORE`")
 	flags.BoolVarP(&o.substitute, "substitute-on-destination", "s", false, "let the other side get from its binary caches what these have (ssh and Nix only)")
+	flags.BoolVar(&o.noCheckSigs, "no-check-sigs", false, "take also what is neither signed nor content-addressed (--from ssh or Nix only)")
 	flags.BoolVar(&o.all, "all", false, "copy all valid paths")
 	flags.BoolVar(&o.withoutRefs, "no-recursive", false, "copy only the paths themselves; what they refer to must be there")
 	flags.BoolVar(&o.repair, "repair", false, "copy also the contents of paths that are there")

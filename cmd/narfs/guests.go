@@ -33,7 +33,7 @@ func guestCommands() map[string]guestRule {
 		"ls":            {acl.Query, []string{"all", "almost-all", "by-size", "classify", "color", "directory", "human-readable", "json", "listing", "long", "one", "recursive", "reverse"}},
 		"roots":         {acl.Query, []string{"json"}},
 		"roots list":    {acl.Query, []string{"json"}},
-		"serve":         {acl.Query, []string{"write"}},
+		"serve":         {acl.Query, []string{"compression", "write"}},
 		"sessions":      {acl.Query, []string{"json"}},
 		"sessions kill": {acl.Query, nil},
 		"stats":         {acl.Query, []string{"bytes", "json"}},

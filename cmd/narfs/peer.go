@@ -179,17 +179,16 @@ func (r *remotePeer) infos(ctx context.Context, args []string, closure bool) ([]
 	return infos, nil
 }
 
-// askStoreDir returns the directory that the store's paths name.
-func (r *remotePeer) askStoreDir(ctx context.Context) (nix.StoreDir, error) {
+// askIdentity returns who we are to the owner, and what store it has.
+func (r *remotePeer) askIdentity(ctx context.Context) (who identity, err error) {
 	var out bytes.Buffer
 	if err := r.do(ctx, nil, &out, "whoami", "--json"); err != nil {
-		return "", err
+		return who, err
 	}
-	var who identity
 	if err := json.Unmarshal(out.Bytes(), &who); err != nil {
-		return "", fmt.Errorf("owner of %s: %w", r.dir, err)
+		return who, fmt.Errorf("owner of %s: %w", r.dir, err)
 	}
-	return who.StoreDir, nil
+	return who, nil
 }
 
 // nar returns the NAR of a path.

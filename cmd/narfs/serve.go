@@ -17,6 +17,7 @@ import (
 
 func newServe(p *process) *cobra.Command {
 	var write bool
+	var how compression
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve Nix clients that come by ssh",
@@ -37,10 +38,11 @@ func newServe(p *process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = p.keeper.daemon.Serve(cmd.Context(), p.session, in, out, session.ServeOptions{Write: write})
+			err = p.keeper.daemon.Serve(cmd.Context(), p.session, in, out, session.ServeOptions{Write: write, Compression: how.how})
 			return p.sayToNix(err)
 		},
 	}
+	how.define(p, cmd)
 	cmd.Flags().BoolVar(&write, "write", false, "let clients add paths")
 	return cmd
 }

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/narfs/narfs/daemon/serveproto"
@@ -94,32 +96,43 @@ type endpoint struct {
 	help   string       // if the conversation does not begin
 	to     io.Closer    // what we write to
 	from   io.Closer    // what we read from
-	wait   func() error // until the other side has ended, and how
+	wait   func() error // until the other side has ended, and how; for many calls
 	leave  func()       // makes it end, whatever it is doing
+	said   *remarks     // its error output
 	blamed bool         // for the error with which the copy ends
 }
 
 // partingTime is how long the other side may take to say what was wrong.
 const partingTime = 10 * time.Second
 
+// part hangs up and waits until the other side has ended, which has time to say what was wrong.
+func (e *endpoint) part() error {
+	_ = e.to.Close()
+	timer := time.AfterFunc(partingTime, e.leave)
+	defer timer.Stop()
+	_ = e.from.Close() // who is writing a NAR would wait for its reader for ever
+	return e.wait()
+}
+
 // end ends the connection after a copy with an error, or with none.
 func (e *endpoint) end(err error) error {
 	defer e.leave()
-	_ = e.to.Close()
-	if err == nil {
+	switch {
+	case err == nil:
+		_ = e.to.Close()
 		err = e.wait()
 		_ = e.from.Close() // not before: it would look like a hang-up
+		e.said.tell()
 		return err
-	}
-	// Who is writing a NAR would wait for its reader for ever.
-	if e.blamed {
-		timer := time.AfterFunc(partingTime, e.leave)
-		defer timer.Stop()
-	} else {
+	case e.blamed:
+		_ = e.part() // err says more
+		e.said.tell()
+	default:
+		_ = e.to.Close()
 		e.leave() // before it can complain of a reader that is gone
+		_ = e.from.Close()
+		_ = e.wait()
 	}
-	_ = e.from.Close()
-	_ = e.wait() // err says more
 	return nil
 }
 
@@ -127,14 +140,13 @@ func (e *endpoint) end(err error) error {
 func (e *endpoint) open(ctx context.Context, r io.Reader, w io.Writer, dir nix.StoreDir) (*endpoint, error) {
 	client, err := serveproto.Open(r, w, dir)
 	if err != nil {
-		_, _ = e.to.Close(), e.from.Close()
-		timer := time.AfterFunc(partingTime, e.leave)
-		defer timer.Stop()
-		if end := e.wait(); end != nil {
+		if end := e.part(); end != nil {
 			err = fmt.Errorf("%w (%w)", err, end)
 		}
+		err = e.explain(ctx, err)
 		e.leave()
-		return nil, e.explain(ctx, err)
+		e.said.tell()
+		return nil, err
 	}
 	e.Client = client
 	return e, nil
@@ -157,31 +169,42 @@ func (p *process) openSSH(ctx context.Context, address string, dir nix.StoreDir)
 func (p *process) start(ctx context.Context, e *endpoint, dir nix.StoreDir, program string, args ...string) (*endpoint, error) {
 	life, leave := context.WithCancel(ctx)
 	cmd := exec.CommandContext(life, program, args...)
-	cmd.Stderr = p.stderr
+	said, err := listen(p.stderr)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	cmd.Stderr = said.w
 	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		wide(stdin)
+	}
+	var stdout io.ReadCloser
+	if err == nil {
+		if stdout, err = cmd.StdoutPipe(); err == nil {
+			wide(stdout)
+			err = cmd.Start()
+		}
+	}
 	if err != nil {
 		leave()
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		leave()
-		return nil, err
-	}
-	wide(stdin)
-	wide(stdout)
-	if err := cmd.Start(); err != nil {
-		leave()
+		said.close()
 		return nil, fmt.Errorf("%s: %w", e.name, err)
 	}
-	e.to, e.from, e.wait, e.leave = stdin, stdout, cmd.Wait, func() {
+	wait := func() error {
+		err := cmd.Wait()
+		said.close()
+		return err
+	}
+	e.to, e.from, e.wait, e.said, e.leave = stdin, stdout, sync.OnceValue(wait), said, func() {
 		_ = cmd.Process.Kill() // at once, which the end of a context is not
 		leave()
 	}
 	return e.open(ctx, stdout, stdin, dir)
 }
 
-// explain says what an error of the connection means for the user, and that this side is to blame.
+// explain says what an error of the connection means for the user, and that this side is to blame. Where it has ended, the error is
+// what it said at its end.
 func (e *endpoint) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -190,20 +213,42 @@ func (e *endpoint) explain(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	err = fmt.Errorf("%s: %w", e.name, err)
-	if !errors.Is(err, io.ErrUnexpectedEOF) && !isBrokenPipe(err) {
-		return err
+	cause := hangupIn(err)
+	if cause == nil {
+		return fmt.Errorf("%s: %w", e.name, err)
 	}
-	// It must not look like the end of whoever reads our own output.
-	err = fmt.Errorf("%v: the other side has ended", err)
-	if e.Client == nil && e.help != "" {
+	_ = e.part()
+	doing := strings.Replace(fmt.Sprintf("%s: %v", e.name, err), ": "+cause.Error(), "", 1)
+	reason := e.said.reason()
+	if reason == "" {
+		reason = "the other side has ended"
+	}
+	// Not %w: it must not look like the end of whoever reads our own output.
+	err = fmt.Errorf("%s: %s", doing, reason)
+	switch {
+	case isUnsigned(reason):
+		return hint(err, signatureHint)
+	case e.Client == nil && e.help != "":
 		return hint(err, e.help)
 	}
-	return hint(err, "what it said stands above")
+	return hint(err, "what else it said stands above")
+}
+
+// hangupIn returns what in an error says that the other side has ended, else nil.
+func hangupIn(err error) error {
+	if file, ok := errors.AsType[*os.PathError](err); ok && isBrokenPipe(file) {
+		return file
+	}
+	for _, end := range []error{io.ErrUnexpectedEOF, os.ErrClosed, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return end
+		}
+	}
+	return nil
 }
 
 // openLocal has the owner of the local store serve us, and starts one if need be.
-func (p *process) openLocal(ctx context.Context, state string, dir nix.StoreDir) (*endpoint, error) {
+func (p *process) openLocal(ctx context.Context, state string, dir nix.StoreDir, how compression) (*endpoint, error) {
 	in, toOwner, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -212,18 +257,25 @@ func (p *process) openLocal(ctx context.Context, state string, dir nix.StoreDir)
 	if err != nil {
 		return nil, errors.Join(err, in.Close(), toOwner.Close())
 	}
+	said, err := listen(p.stderr)
+	if err != nil {
+		return nil, errors.Join(err, in.Close(), toOwner.Close(), fromOwner.Close(), out.Close())
+	}
 	wide(toOwner)
 	wide(fromOwner)
 	sub := *p
-	sub.args, sub.stdin, sub.stdout = []string{"--state", state, "serve", "--write"}, in, out
+	sub.args = []string{"--state", state, "serve", "--write", "--compression", how.String()}
+	sub.stdin, sub.stdout, sub.stderr = in, out, said.w
 	life, leave := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
 		err := sub.serveElsewhere(life, true)
 		_, _ = in.Close(), out.Close()
+		said.close()
 		done <- err
 	}()
-	e := &endpoint{name: state, to: toOwner, from: fromOwner, wait: func() error { return <-done }, leave: leave}
+	wait := func() error { return <-done }
+	e := &endpoint{name: state, to: toOwner, from: fromOwner, wait: sync.OnceValue(wait), said: said, leave: leave}
 	return e.open(ctx, fromOwner, toOwner, dir)
 }
 
@@ -233,6 +285,9 @@ func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) err
 	switch {
 	case isSSH(o.to) && isSSH(o.from), o.to != "" && o.from != "":
 		return usagef("copy needs either --to or --from")
+	case o.to != "" && o.compresses:
+		return usagef("--compression does not go with --to ssh://…: the other side decides how it stores what is new; ?compress=true " +
+			"compresses on the way")
 	case o.repair:
 		return hint(usagef("--repair does not go through the protocol of nix-store"), "narfs repair --from mends a store of narfs")
 	case o.all && o.from != "":
@@ -252,10 +307,19 @@ func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) err
 		return err
 	}
 	local := &remotePeer{p: p, dir: state}
-	if local.storeDir, err = local.askStoreDir(ctx); err != nil {
+	who, err := local.askIdentity(ctx)
+	if err != nil {
 		return err
 	}
-	here, err := p.openLocal(ctx, state, local.storeDir)
+	local.storeDir = who.StoreDir
+	var check signatureCheck
+	// Those whom it does not trust, the owner refuses itself.
+	if o.from != "" && !o.noCheckSigs && who.Trusted {
+		if check, err = p.signatureCheck(); err != nil {
+			return err
+		}
+	}
+	here, err := p.openLocal(ctx, state, local.storeDir, o.compression)
 	if err != nil {
 		return err
 	}
@@ -267,7 +331,7 @@ func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) err
 	if o.to != "" {
 		err = p.copyToSSH(ctx, local, here, there, args, o, m)
 	} else {
-		err = p.copyFromSSH(ctx, here, there, args, o, m)
+		err = p.copyFromSSH(ctx, here, there, args, o, check, m)
 	}
 	return errors.Join(err, there.end(err), here.end(err))
 }
@@ -289,10 +353,10 @@ func (p *process) copyToSSH(ctx context.Context, local *remotePeer, here, there 
 	if infos, err = here.QueryPathInfos(paths); err != nil {
 		return here.explain(ctx, err)
 	}
-	return p.copyOver(ctx, here, there, infos, o, m)
+	return p.copyOver(ctx, here, there, infos, o, signatureCheck{}, m)
 }
 
-func (p *process) copyFromSSH(ctx context.Context, here, there *endpoint, args []string, o copyOptions, m *meter) error {
+func (p *process) copyFromSSH(ctx context.Context, here, there *endpoint, args []string, o copyOptions, check signatureCheck, m *meter) error {
 	var wanted []nix.StorePath
 	for _, arg := range args {
 		sp, err := nix.ParseStorePath(there.Dir, arg)
@@ -322,7 +386,7 @@ func (p *process) copyFromSSH(ctx context.Context, here, there *endpoint, args [
 			return fmt.Errorf("%s: path '%s' is not valid", there.name, there.Dir.Path(sp))
 		}
 	}
-	return p.copyOver(ctx, there, here, infos, o, m)
+	return p.copyOver(ctx, there, here, infos, o, check, m)
 }
 
 func pathsOf(infos []nix.PathInfo) []nix.StorePath {
@@ -334,7 +398,7 @@ func pathsOf(infos []nix.PathInfo) []nix.StorePath {
 }
 
 // copyOver copies those of some paths that the one store does not have from the other.
-func (p *process) copyOver(ctx context.Context, from, to *endpoint, infos []nix.PathInfo, o copyOptions, m *meter) error {
+func (p *process) copyOver(ctx context.Context, from, to *endpoint, infos []nix.PathInfo, o copyOptions, check signatureCheck, m *meter) error {
 	valid, err := to.QueryValidPaths(pathsOf(infos), true, o.substitute)
 	if err != nil {
 		return to.explain(ctx, err)
@@ -344,6 +408,9 @@ func (p *process) copyOver(ctx context.Context, from, to *endpoint, infos []nix.
 		there[sp] = struct{}{}
 	}
 	missing := sortedMissing(infos, there)
+	if err := check.all(to.Dir, missing); err != nil {
+		return err
+	}
 	total := int64(0)
 	for _, info := range missing {
 		if info.NarHash.IsZero() {

@@ -19,6 +19,8 @@ import (
 type ServeOptions struct {
 	// Write allows what changes the store, as nix-store --serve --write does.
 	Write bool
+	// Compression of what is new to the store.
+	Compression store.Compression
 }
 
 // serveOp is a row of the serve protocol's table.
@@ -264,7 +266,9 @@ func (s *Session) importOptions() store.ImportOptions {
 }
 
 func (v *server) importPaths(ctx context.Context) error {
-	err := v.store.ImportStream(ctx, v.R, v.session.importOptions(), func(info nix.PathInfo) {
+	opts := v.session.importOptions()
+	opts.Compression = v.opts.Compression
+	err := v.store.ImportStream(ctx, v.R, opts, func(info nix.PathInfo) {
 		v.session.setDoing("receiving; the last path was " + info.Path.BaseName())
 	})
 	if err != nil {
@@ -279,7 +283,7 @@ func (v *server) addToStoreNar(ctx context.Context) error {
 		return err
 	}
 	opts := v.session.importOptions()
-	opts.Lazy = v.lazily(info.Path)
+	opts.Lazy, opts.Compression = v.lazily(info.Path), v.opts.Compression
 	if err := v.receive(ctx, info, opts, v.R); err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ import (
 	"github.com/narfs/narfs/nar/cas"
 )
 
+// Compression says how new contents are stored: see package cas.
+type Compression = cas.Compression
+
 // ImportOptions of one import. The zero value trusts whoever sends the path.
 type ImportOptions struct {
 	// Holder says who imports, for the list of locks.
@@ -27,7 +30,7 @@ type ImportOptions struct {
 	// Repair stores the contents of a valid path again. They must be the same.
 	Repair bool
 	// Compression of what is new to the store.
-	Compression cas.Compression
+	Compression Compression
 	// Pins, if not nil, get what is imported and what it refers to, before it becomes valid.
 	Pins *Pins
 	// Lazy says that the path need not be durable when Import returns: see Flush.
