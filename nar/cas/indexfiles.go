@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -134,12 +135,33 @@ func (x *index) gone() bool {
 	return errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(now, x.dir)
 }
 
-// close closes the index. If its folder was removed, Badger would try for ever to write there:
-// its memory is given up then.
+// goneLook is how often is looked, while the index is being closed, whether it is there.
+const goneLook = 200 * time.Millisecond
+
+// close closes the index. If its folder was removed, or is removed meanwhile, Badger would try for ever to write there: its
+// memory is given up then, and what tries is left to the end of the process.
 func (x *index) close() error {
 	if x.gone() {
 		return errIndexGone
 	}
+	done := make(chan error, 1)
+	go func() { done <- x.finish() }()
+	tick := time.NewTicker(goneLook)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			if x.gone() {
+				return errIndexGone
+			}
+		}
+	}
+}
+
+// finish has Badger write what it has in memory.
+func (x *index) finish() error {
 	if err := x.db.Close(); err != nil {
 		return err
 	}
