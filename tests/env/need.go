@@ -1,6 +1,7 @@
 package env
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -66,9 +67,11 @@ func realNix() error {
 		return fmt.Errorf("nix-store: %w", err)
 	}
 	cmd := exec.CommandContext(context.Background(), "nix-store", "--version")
-	out, err := cmd.CombinedOutput()
+	var complaints bytes.Buffer // Nix has some, too, such as a missing group of build users
+	cmd.Stderr = &complaints
+	out, err := cmd.Output()
 	if !strings.HasPrefix(string(out), "nix-store (Nix) ") {
-		said, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+		said, _, _ := strings.Cut(strings.TrimSpace(string(out)+complaints.String()), "\n")
 		return fmt.Errorf("%s --version says %q, %w", cmd.Path, said, cmp.Or(err, errors.New("which Nix does not")))
 	}
 	return nil
