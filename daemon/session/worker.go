@@ -215,13 +215,14 @@ func (v *worker) fail(ctx context.Context, cause error) error {
 			return errors.Join(cause, err)
 		}
 	}
-	if ctx.Err() != nil {
+	ends := ctx.Err() != nil
+	if ends {
 		cause = context.Cause(ctx)
 	}
 	if err := v.Fail(cause.Error()); err != nil {
 		return errors.Join(cause, err)
 	}
-	if !v.begun || v.lost || ctx.Err() != nil {
+	if !v.begun || v.lost || ends { // who hangs up now has got his answer
 		return cause
 	}
 	return nil
