@@ -23,6 +23,7 @@ type daemonOptions struct {
 	listen   []string
 	idle     time.Duration
 	stdio    bool
+	logDir   string
 }
 
 func newDaemon(p *process) *cobra.Command {
@@ -39,7 +40,7 @@ func newDaemon(p *process) *cobra.Command {
 			"sessions at once. A service manager of systemd's kind can give it sockets, is told when it is ready, and may watch it: " +
 			"scripts/narfs.service.\n\n" +
 			"Called by the name nix-daemon, narfs does the same, with the state directory $NIX_STATE_DIR if that is set, and listens also at " +
-			"$NIX_DAEMON_SOCKET_PATH, or where Nix's clients look for their daemon. With --stdio it serves one client and asks the owner of the " +
+			"$NIX_DAEMON_SOCKET_PATH, or where Nix's clients look for their daemon, and keeps logs where they look for these. With --stdio it serves one client and asks the owner of the " +
 			"store to do the work, which it starts where there is none.\n\n" +
 			"It does not build yet: what is not there must be copied.",
 		Example: "  narfs daemon --mount /nix/store --allow-other",
@@ -50,7 +51,7 @@ func newDaemon(p *process) *cobra.Command {
 			if p.keeper != nil {
 				return p.daemonElsewhere(o)
 			}
-			u := use{creates: true, lasts: true, listen: o.listen, passing: o.idle > 0}
+			u := use{creates: true, lasts: true, listen: o.listen, passing: o.idle > 0, logDir: o.logDir}
 			var err error
 			if u.listeners, err = inherited(); err != nil {
 				return err
@@ -68,6 +69,9 @@ func newDaemon(p *process) *cobra.Command {
 			for i, path := range o.listen {
 				o.listen[i] = p.abs(path)
 			}
+			if u.logDir != "" {
+				u.logDir = p.abs(u.logDir)
+			}
 			return p.withStore(cmd.Context(), u, func(ctx context.Context, s *store.Store) error {
 				mo.Name = mountName(s.StateDir())
 				return p.runDaemon(ctx, mo, o)
@@ -78,6 +82,7 @@ func newDaemon(p *process) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&o.mountDir, "mount", "", "mount the store on the folder `DIR`, with the options of narfs mount")
 	flags.StringArrayVar(&o.listen, "listen", nil, "listen also on the unix socket `PATH`, which is open to all users as daemon.sock is")
+	flags.StringVar(&o.logDir, "log-dir", "", "keep the logs of builds in `DIR`, where nix log looks for them (default $NIX_LOG_DIR, or log/nix in the state directory)")
 	p.defineOptions(cmd)
 	flags.BoolVar(&o.stdio, "stdio", false, "speak Nix's worker protocol on the standard input and output with one client, as nix-daemon --stdio does for ssh-ng://")
 	flags.DurationVar(&o.idle, "idle", 0, "leave after so much `TIME` without clients; 0 for never")

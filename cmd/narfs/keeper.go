@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +41,7 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 	}
 	o := daemon.Options{
 		Handle: k.do, Load: p.loadSettings, Leaving: !u.lasts, Public: u.lasts, Listen: u.listen, Listeners: u.listeners, Logger: p.logger(),
-		Views: sessionViews{k.views}, Program: "narfs " + version(), LogDir: p.getenv("NIX_LOG_DIR"),
+		Views: sessionViews{k.views}, Program: "narfs " + version(), LogDir: cmp.Or(u.logDir, p.getenv("NIX_LOG_DIR")),
 	}
 	if u.passing {
 		o.Declines = k.yield

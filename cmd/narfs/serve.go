@@ -152,6 +152,9 @@ func nixDaemonArgs(args []string, getenv func(string) string) []string {
 		}
 		socket = filepath.Join(state, "daemon-socket", "socket")
 	}
+	if getenv("NIX_LOG_DIR") == "" {
+		out = append(out, "--log-dir=/nix/var/log/nix") // where its clients look, wherever the state is
+	}
 	return append(out, "--listen="+socket)
 }
 

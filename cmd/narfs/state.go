@@ -71,6 +71,7 @@ type use struct {
 	// Further sockets of an owner that lasts: see daemon.Options.
 	listen    []string
 	listeners []*net.UnixListener
+	logDir    string // of builds; see session.Options
 }
 
 // withStore calls fn with the store, which is open as long as fn runs. If another process has it open, that one does the

@@ -2,6 +2,7 @@ package interop_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -64,7 +65,13 @@ func (s *served) client(tb testing.TB, c *client) *local {
 // commands runs testdata/commands.sh with a store, and returns what each command printed and how it ended.
 func commands(t *testing.T, l *local, key []string) (names []string, printed map[string]string) {
 	t.Helper()
-	dir := filepath.Join(l.Root, "files")
+	return commandsBy(t, l.Root, key, func(script, dir string) *exec.Cmd { return l.Command("sh", script, dir) })
+}
+
+// commandsBy is commands with another way to run the script with its folder.
+func commandsBy(t *testing.T, in string, key []string, by func(script, dir string) *exec.Cmd) (names []string, printed map[string]string) {
+	t.Helper()
+	dir := filepath.Join(in, "files")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +80,7 @@ func commands(t *testing.T, l *local, key []string) (names []string, printed map
 	for i, name := range []string{"secret", "public"} {
 		write(t, filepath.Join(dir, name), key[i], 0o600)
 	}
-	r := env.Run(t, l.Command("sh", script, dir))
+	r := env.Run(t, by(script, dir))
 	if r.Code != 0 {
 		t.Fatalf("commands.sh exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
