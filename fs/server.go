@@ -209,14 +209,15 @@ func (s *server) fillEntry(out *fuse.EntryOut, o *object, i uint32) {
 }
 
 func (s *server) rootEntry(out *fuse.EntryOut) {
-	out.NodeId, out.Generation, out.EntryValid, out.AttrValid = rootNode, 1, forever, forever
-	s.rootAttr(&out.Attr)
+	out.NodeId, out.Generation, out.EntryValid = rootNode, 1, forever
+	out.AttrValid = s.rootAttr(&out.Attr)
 }
 
 // rootAttr describes the root. Its times are those of its last change, which helps where the kernel cannot be told
-// of changes (macOS), and anyone who watches it.
-func (s *server) rootAttr(a *fuse.Attr) {
-	paths := s.src.Usage().Paths
+// of changes (macOS), and anyone who watches it. It returns how many seconds the kernel may keep that.
+func (s *server) rootAttr(a *fuse.Attr) (valid uint64) {
+	usage := s.src.Usage()
+	paths := usage.Paths
 	// Some paths are files, so this is an upper bound; a lower one would stop fts(3) from descending.
 	s.owner.attr(a, Top{Type: nar.TypeDirectory, Size: min(paths, manyEntries-1), Subdirs: int(min(paths, manyEntries-1))}, rootNode)
 	a.Size = uint64(paths)
@@ -225,6 +226,10 @@ func (s *server) rootAttr(a *fuse.Attr) {
 	}
 	at := time.Unix(0, s.root.changedAt.Load())
 	a.SetTimes(&at, &at, &at)
+	if usage.Guess {
+		return 0
+	}
+	return forever
 }
 
 // top describes the top node of the object in a slot, without its tree if possible.
@@ -264,7 +269,7 @@ func (s *server) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOu
 	slot, i, ok := splitNode(in.NodeId)
 	switch {
 	case in.NodeId == rootNode:
-		s.rootAttr(&out.Attr)
+		out.AttrValid = s.rootAttr(&out.Attr)
 		return fuse.OK
 	case !ok:
 		return statusStale

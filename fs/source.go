@@ -28,6 +28,7 @@ type Usage struct {
 	Used  int64 // bytes that the store takes on its disk
 	Free  int64 // bytes that the disk still has
 	Paths int64 // valid paths
+	Guess bool  // there are at most so many Paths; how many will be known soon
 }
 
 // Object is the content of one store path. It is immutable, and its methods may be called concurrently.

@@ -264,6 +264,7 @@ func (p *process) beginMount(ctx context.Context, dir string, mo fs.Options, o m
 		return nil, nil, err
 	}
 	k.mounting.Do(k.readyForMounts)
+	_, _, _ = k.store.TotalsIfKnown() // so that they are when somebody asks
 	stop := func() {}
 	if o.compressAfter > 0 {
 		stop = k.tidyWhenIdle(ctx, o.compressAfter, p.logger())

@@ -175,11 +175,9 @@ func (src *source) topOfDeleted(slot uint32) (fs.Top, error) {
 // Usage implements fs.Source.
 func (src *source) Usage() fs.Usage {
 	u := fs.Usage{Used: src.used.get(src.s, src.log)}
-	paths, _, err := src.s.Totals()
-	if err != nil {
-		src.log.Warn("cannot count the valid paths", "err", err)
-	}
-	u.Paths = paths
+	var known bool
+	u.Paths, _, known = src.s.TotalsIfKnown()
+	u.Guess = !known
 	if free, _, err := diskSpace(src.s.StateDir()); err != nil {
 		src.log.Warn("cannot tell the free space", "err", err)
 	} else {

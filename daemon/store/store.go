@@ -103,6 +103,7 @@ func Open(dir string, opts Options) (s *Store, err error) {
 	}
 	s.slots.init(next)
 	s.handles.init()
+	s.totals.init()
 	return s, nil
 }
 
@@ -135,6 +136,7 @@ func (s *Store) openContent(dir string) (err error) {
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		s.watches.close()
+		s.totals.close()
 		if err := s.release(); err != nil {
 			s.closeErr = fmt.Errorf("close store: %w", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,6 +128,23 @@ func TestStatfs(t *testing.T) {
 	if want := float64(disk.Bavail) * float64(disk.Bsize); free < want*0.9 || free > want*1.1 {
 		t.Errorf("statfs tells %g free bytes; the disk has %g", free, want)
 	}
+	// They are counted beside; until then nobody waits, and the root's links are not too few for find.
+	files := func(want uint64) {
+		t.Helper()
+		env.Eventually(t, fmt.Sprintf("statfs tells %d paths", want), func() (bool, error) {
+			err := unix.Statfs(mount.Dir, &got)
+			return got.Files == want, err
+		})
+		if info, err := os.Stat(mount.Dir); err != nil || info.Size() != int64(want) || info.Sys().(*syscall.Stat_t).Nlink < 2+1 {
+			t.Errorf("the root is %+v, %v; want a size of %d", info, err, want)
+		}
+	}
+	files(1)
+	write(t, file, "hello again\n", 0o644)
+	name := add(t, store, file)
+	files(2)
+	store.Must("delete", name)
+	files(1)
 }
 
 // asNobody runs a program as a user without rights.
