@@ -38,6 +38,9 @@ func TestSource(t *testing.T) {
 		trees[info.Path.BaseName()] = tree
 	}
 	v := newViews(s, slog.New(slog.DiscardHandler))
+	if _, _, err := s.Totals(); err != nil { // else they are guessed for a moment
+		t.Fatal(err)
+	}
 	var paths []string
 	for path := range trees {
 		paths = append(paths, path)

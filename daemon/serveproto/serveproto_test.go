@@ -91,19 +91,40 @@ func TestVectors(t *testing.T) {
 	})
 	t.Run("build results", func(t *testing.T) {
 		t.Parallel()
-		for _, minor := range []uint8{2, 3, 6} {
-			golden := vector(t, fmt.Sprintf("serve-protocol/build-result-2.%d", minor))
+		for version, minor := range map[string]uint8{"2.2": 2, "2.3": 3, "2.6": 6, "2.7-compat": 7} {
+			golden := vector(t, "serve-protocol/build-result-"+version)
+			want := []nixwire.BuildResult{
+				{Status: nixwire.OutputRejected, ErrorMsg: "no idea why"},
+				{Status: nixwire.NotDeterministic, ErrorMsg: "no idea why", TimesBuilt: 3, NonDeterministic: true, Start: 30, Stop: 50},
+				{Status: nixwire.Built, TimesBuilt: 1, Start: 30, Stop: 50},
+			}
 			c, out := conn(golden, minor)
 			var err error
-			for range 3 {
+			for i := range want {
+				if minor == 3 {
+					want[i].TimesBuilt = []uint64{0, 3, 0}[i]
+				}
+				if minor < 3 {
+					want[i] = nixwire.BuildResult{Status: want[i].Status, ErrorMsg: want[i].ErrorMsg}
+				}
 				var r nixwire.BuildResult
 				if r, err = serveproto.ReadBuildResult(c); err != nil {
-					t.Fatalf("2.%d: %v", minor, err)
+					t.Fatalf("%s: %v", version, err)
+				}
+				if outputs := len(r.Outputs); (outputs == 2) != (i == 2 && minor >= 6) {
+					t.Errorf("%s: result %d has %d outputs", version, i, outputs)
 				}
 				err = c.WriteBuildResult(r)
+				r.Outputs = nil
+				if diff := cmp.Diff(want[i], r); diff != "" {
+					t.Errorf("%s: result %d, -want +got:\n%s", version, i, diff)
+				}
+			}
+			if _, err := c.R.Uint64(); !errors.Is(err, io.EOF) {
+				t.Errorf("%s: bytes are left after three results: %v", version, err)
 			}
 			if b := flushed(t, c, out, err); !bytes.Equal(b, golden) {
-				t.Errorf("2.%d: WriteBuildResult = %x; want %x", minor, b, golden)
+				t.Errorf("%s: WriteBuildResult = %x; want %x", version, b, golden)
 			}
 		}
 	})
