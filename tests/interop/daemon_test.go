@@ -62,7 +62,8 @@ func (s *served) client(tb testing.TB, c *client) *local {
 	return l
 }
 
-// commands runs testdata/commands.sh with a store, and returns what each command printed and how it ended.
+// commands runs testdata/commands.sh with a store, and returns what each command printed and how it ended. The key is a
+// secret one, its public half, and a salt: a process that has a path of the same name open, in whatever store, is a root of it.
 func commands(t *testing.T, l *local, key []string) (names []string, printed map[string]string) {
 	t.Helper()
 	return commandsBy(t, l.Root, key, func(script, dir string) *exec.Cmd { return l.Command("sh", script, dir) })
@@ -77,7 +78,7 @@ func commandsBy(t *testing.T, in string, key []string, by func(script, dir strin
 	}
 	script := filepath.Join(dir, "commands.sh")
 	write(t, script, read(t, filepath.Join("testdata", "commands.sh")), 0o644)
-	for i, name := range []string{"secret", "public"} {
+	for i, name := range []string{"secret", "public", "salt"} {
 		write(t, filepath.Join(dir, name), key[i], 0o600)
 	}
 	r := env.Run(t, by(script, dir))
@@ -129,7 +130,7 @@ func TestCommands(t *testing.T) {
 		var names []string
 		file := filepath.Join(env.Dir(t), "key")
 		public := s.Must("-q", "keys", "generate", "--out", file, "key-1")
-		key := []string{read(t, file), public}
+		key := []string{read(t, file), public, t.Name()}
 		t.Run("nix", func(t *testing.T) { names, want = commands(t, c.nix(t, s.Store), key) })
 		t.Run("narfs", func(t *testing.T) { _, got = commands(t, s.client(t, c), key) })
 		for _, name := range names {

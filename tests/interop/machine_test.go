@@ -20,7 +20,7 @@ func TestMachine(t *testing.T) {
 		t.Helper()
 		s := env.NewStore(t)
 		file := filepath.Join(env.Dir(t), "key")
-		key := []string{"", s.Must("-q", "keys", "generate", "--out", file, "key-1")}
+		key := []string{"", s.Must("-q", "keys", "generate", "--out", file, "key-1"), t.Name()}
 		key[0] = read(t, file)
 		names, want := commands(t, c.nix(t, s), key)
 

@@ -1,5 +1,5 @@
 # commands.sh DIR: what people do with a store, each command between marks that tell its name and how it ended. What
-# it needs it makes in DIR, where there is a key.
+# it needs it makes in DIR, where there are a key and a salt.
 # shellcheck shell=sh
 
 dir=$1
@@ -18,19 +18,23 @@ t() {
 }
 
 mkdir src src/empty
+salt=$(cat salt)
 echo hello >src/a
+echo "$salt" >src/salt
 ln -s a src/b
 printf '#!/bin/sh\n' >src/run
 chmod +x src/run
-echo world >file
+echo "world $salt" >file
 cat >top.nix <<X
 let
   dep = derivation {
     name = "dep"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > \$out" ]; outputs = [ "out" "dev" ];
+    salt = "$salt";
   };
   fixed = derivation {
     name = "fixed.tar.gz"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo world > \$out" ];
     outputHash = "sha256-4lLhZ53yKXl1JD4nn9X+lAJ3J6FPS+AQYwF5UvYq4Ug="; outputHashMode = "flat"; outputHashAlgo = "sha256";
+    salt = "$salt";
   };
 in derivation {
   name = "top"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo \${dep} \${dep.dev} > \$out" fixed ];
