@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/owner"
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/session"
@@ -68,8 +69,20 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 		return nil, err
 	}
 	settings := d.settings.Load()
+	if o.LogDir == "" {
+		o.LogDir = filepath.Join(s.StateDir(), "log", "nix")
+	}
+	var builder *build.Builder
+	if o.Views != nil {
+		builder, err = build.New(s, build.Options{
+			Remote: "unix://" + filepath.Join(s.StateDir(), owner.PublicSocket), Mount: o.Views.Mount, Changed: d.changed, LogDir: o.LogDir, Logger: o.Logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	d.sessions = session.NewManager(s, session.Options{
-		Settings: d.settings.Load, Memory: settings.MemoryBudget, Views: o.Views, Program: o.Program, LogDir: o.LogDir, Logger: o.Logger,
+		Settings: d.settings.Load, Memory: settings.MemoryBudget, Views: o.Views, Program: o.Program, LogDir: o.LogDir, Builder: builder, Logger: o.Logger,
 	})
 	d.server, err = owner.Listen(ctx, s.StateDir(), o.Handle, owner.Options{Leaving: o.Leaving, Declines: o.Declines, Logger: o.Logger, Other: d.other})
 	if err != nil {
@@ -77,6 +90,13 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 	}
 	d.stateDir = s.StateDir()
 	return d, nil
+}
+
+// changed has the mounts show what builds have made.
+func (d *Daemon) changed(ctx context.Context) {
+	if err := d.opts.Views.Sync(ctx); err != nil {
+		d.opts.Logger.WarnContext(ctx, "the mounts do not show yet what was built", "err", err)
+	}
 }
 
 // OpenDoors lets in the clients for whom Options.Public is set. It is for when they will find all that they expect, such as a mount, and

@@ -34,7 +34,9 @@ func newConfig(p *process) *cobra.Command {
 			"  lock-timeout         seconds to wait for who adds the same path, 0 for ever\n" +
 			"  shutdown-timeout     seconds that clients get when the daemon ends\n" +
 			"  max-sessions         of users who are not trusted, 0 for any number\n" +
-			"  memory-budget        what the requests of all sessions together may take, such as 512M; 0 for no limit",
+			"  memory-budget        what the requests of all sessions together may take, such as 512M; 0 for no limit\n\n" +
+			"and of builds: cores, extra-platforms, keep-build-log, keep-failed, keep-going, log-lines, max-build-log-size, max-jobs, " +
+			"max-silent-time, sandbox, sandbox-paths, system, system-features, timeout, as in Nix.",
 		Args: operands(0, many),
 		RunE: func(_ *cobra.Command, args []string) error { return p.config(args, asJSON) },
 	}

@@ -53,7 +53,7 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 		// One command works all the same. A mount without it would lock all others out.
 		p.logger().InfoContext(ctx, "other commands cannot use this store meanwhile", "err", err)
 		if u.lasts {
-			return nil, errors.Join(err, k.close())
+			return nil, errors.Join(err, k.close(ctx))
 		}
 	}
 	return k, nil
@@ -157,7 +157,7 @@ func (k *keeper) leave(ctx context.Context, p *process, u use) error {
 			}
 		}
 	}
-	return errors.Join(err, k.close())
+	return errors.Join(err, k.close(ctx))
 }
 
 // tellRunning says what this process waits for.
@@ -167,8 +167,8 @@ func (k *keeper) tellRunning(p *process) {
 	}
 }
 
-func (k *keeper) close() error {
-	k.views.close()
+func (k *keeper) close(ctx context.Context) error {
+	k.views.close(ctx)
 	return k.store.Close()
 }
 

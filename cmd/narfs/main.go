@@ -10,9 +10,16 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/narfs/narfs/daemon/build/builtin"
+	"github.com/narfs/narfs/daemon/build/sandbox"
 )
 
 func main() {
+	sandbox.Main()
+	if code, ran := builtin.Main(os.Args); ran {
+		os.Exit(code)
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // a third less memory for a hundredth more time
 	}

@@ -38,7 +38,7 @@ func newServe(p *process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = p.keeper.daemon.Serve(cmd.Context(), p.session, in, out, session.ServeOptions{Write: write, Compression: how.how})
+			err = p.keeper.daemon.Serve(cmd.Context(), p.session, in, out, session.ServeOptions{Write: write, Compression: how.how, Log: p.stderr})
 			return p.sayToNix(err)
 		},
 	}

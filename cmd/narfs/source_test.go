@@ -48,7 +48,7 @@ func TestSource(t *testing.T) {
 	fstest.TestSource(t, v.src, paths, func(path, file string) ([]byte, error) {
 		return os.ReadFile(filepath.Join(trees[path], filepath.FromSlash(file)))
 	})
-	v.close()
+	v.close(t.Context())
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -27,12 +29,15 @@ type views struct {
 	// mounting is held while a mount comes into being and while mounts are told what has happened, so that no new one
 	// misses anything. It comes before mu.
 	mounting sync.Mutex
-	unguard  func()         // this and the next three: from the first mount on
-	events   *store.Watcher // read with mounting held
-	waker    *store.Watcher // of the same events, for waiting
-	end      context.CancelFunc
-	gone     map[uint32]struct{} // the slots of deleted paths of which there are handles
-	working  sync.WaitGroup
+
+	making  sync.Mutex     // held while a mount for builds is looked for; guards own. It comes before mounting
+	own     *fs.Mount      // the mount for builds, if there was none
+	unguard func()         // this and the next three: from the first mount on
+	events  *store.Watcher // read with mounting held
+	waker   *store.Watcher // of the same events, for waiting
+	end     context.CancelFunc
+	gone    map[uint32]struct{} // the slots of deleted paths of which there are handles
+	working sync.WaitGroup
 
 	mu     sync.Mutex // guards mounts
 	mounts map[*fs.Mount]struct{}
@@ -74,7 +79,17 @@ func (v *views) unmounted(m *fs.Mount) {
 }
 
 // close waits until nothing here uses the store any more. There must be no mounts.
-func (v *views) close() {
+func (v *views) close(ctx context.Context) {
+	v.making.Lock()
+	if v.own != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmountTime)
+		if err := v.own.Unmount(ctx); err != nil {
+			v.log.WarnContext(ctx, "the mount for builds cannot be unmounted", "dir", v.own.Dir(), "err", err)
+		}
+		cancel()
+		v.unmounted(v.own)
+	}
+	v.making.Unlock()
 	v.mounting.Lock()
 	if v.events != nil {
 		v.unguard()
@@ -241,3 +256,27 @@ func (s sessionViews) Sync(ctx context.Context) error { return s.v.sync(ctx) }
 
 // LetGo implements session.Views.
 func (s sessionViews) LetGo(ctx context.Context) { s.v.letGo(ctx) }
+
+// Mount implements session.Views.
+func (s sessionViews) Mount(ctx context.Context) (string, error) { return s.v.exact(ctx) }
+
+// exact returns the folder of a mount that shows the store exactly as it is: one that is there, or one made for builds.
+func (v *views) exact(ctx context.Context) (string, error) {
+	v.making.Lock()
+	defer v.making.Unlock()
+	for _, m := range v.list() {
+		if m.Exact() {
+			return m.Dir(), nil
+		}
+	}
+	dir := filepath.Join(v.src.s.StateDir(), "builds-store")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	m, err := v.mount(ctx, dir, fs.Options{Name: mountName(v.src.s.StateDir())})
+	if err != nil {
+		return "", hint(err, "builders read their inputs in a mount; narfs doctor tells what is missing for mounting")
+	}
+	v.own = m
+	return m.Dir(), nil
+}

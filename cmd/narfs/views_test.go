@@ -49,7 +49,7 @@ func newViewed(t *testing.T) *viewed {
 			}
 			w.unmounted(m)
 		}
-		w.close()
+		w.close(context.WithoutCancel(t.Context()))
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

@@ -157,7 +157,7 @@ allowed-users = *   # and another
 trusted-users = root	alice
 trusted-users = @wheel
 extra-trusted-users = bob
-sandbox = maybe
+no-such-setting = maybe
 include more.conf
 !include absent.conf
 gc-keep-outputs = true
@@ -228,7 +228,7 @@ func TestLoadErrors(t *testing.T) {
 			t.Errorf("Load of %q = %v; want %q", test.text, err, test.want)
 		}
 	}
-	for _, option := range []string{"sandbox=true", "max-sessions"} {
+	for _, option := range []string{"no-such-setting=true", "max-sessions"} {
 		if _, err := acl.Load(acl.LoadOptions{Options: []string{option}}); err == nil {
 			t.Errorf("Load with option %q = nil error", option)
 		}

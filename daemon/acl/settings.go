@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,6 +29,24 @@ type Settings struct {
 	ShutdownTimeout            time.Duration
 	MaxSessions                int   // 0: no limit
 	MemoryBudget               int64 // bytes; 0: no limit
+
+	// Of builds.
+	Cores           int // 0: all
+	ExtraPlatforms  []string
+	HashedMirrors   []string
+	KeepBuildLog    bool
+	KeepFailed      bool
+	KeepGoing       bool
+	LogLines        int
+	MaxBuildLogSize int64 // bytes; 0: no limit
+	MaxJobs         int
+	MaxSilentTime   time.Duration // 0: no limit
+	PostBuildHook   string
+	Sandbox         string // "true", "false" or "relaxed"
+	SandboxPaths    []string
+	System          string
+	SystemFeatures  []string
+	Timeout         time.Duration // 0: no limit
 
 	// TrustedKeys are those whose signatures count: TrustedPublicKeys, and the public halves of the keys in SecretKeyFiles, as
 	// far as they are there and ours to read. So it is in Nix: a host takes back what it has signed.
@@ -59,6 +78,22 @@ type setting struct {
 func settings() []setting {
 	return []setting{
 		{"allowed-users", "", "*", true, func(s *Settings, v string) error { s.AllowedUsers = fields(v); return nil }},
+		{"cores", "build-cores", strconv.Itoa(runtime.NumCPU()), false, func(s *Settings, v string) (err error) { s.Cores, err = parseCount(v); return err }},
+		{"extra-platforms", "", strings.Join(hostPlatforms(), " "), true, func(s *Settings, v string) error { s.ExtraPlatforms = fields(v); return nil }},
+		{"hashed-mirrors", "", "", true, func(s *Settings, v string) error { s.HashedMirrors = fields(v); return nil }},
+		{"keep-build-log", "build-keep-log", "true", false, func(s *Settings, v string) (err error) { s.KeepBuildLog, err = parseBool(v); return err }},
+		{"keep-failed", "", "false", false, func(s *Settings, v string) (err error) { s.KeepFailed, err = parseBool(v); return err }},
+		{"keep-going", "", "false", false, func(s *Settings, v string) (err error) { s.KeepGoing, err = parseBool(v); return err }},
+		{"log-lines", "", "10", false, func(s *Settings, v string) (err error) { s.LogLines, err = parseCount(v); return err }},
+		{"max-build-log-size", "build-max-log-size", "0", false, func(s *Settings, v string) (err error) { s.MaxBuildLogSize, err = ParseSize(v); return err }},
+		{"max-jobs", "build-max-jobs", "1", false, func(s *Settings, v string) (err error) { s.MaxJobs, err = parseJobs(v); return err }},
+		{"max-silent-time", "build-max-silent-time", "0", false, func(s *Settings, v string) (err error) { s.MaxSilentTime, err = parseSeconds(v); return err }},
+		{"post-build-hook", "", "", false, func(s *Settings, v string) error { s.PostBuildHook = v; return nil }},
+		{"sandbox", "build-use-sandbox", sandboxDefault(), false, setSandbox},
+		{"sandbox-paths", "build-sandbox-paths", "", true, func(s *Settings, v string) error { s.SandboxPaths = fields(v); return nil }},
+		{"system", "", hostSystem(), false, func(s *Settings, v string) error { s.System = v; return nil }},
+		{"system-features", "", strings.Join(hostFeatures(), " "), true, func(s *Settings, v string) error { s.SystemFeatures = fields(v); return nil }},
+		{"timeout", "build-timeout", "0", false, func(s *Settings, v string) (err error) { s.Timeout, err = parseSeconds(v); return err }},
 		{"build-users-group", "", builders(), false, func(s *Settings, v string) error { s.BuildUsersGroup = v; return nil }},
 		{"keep-derivations", "gc-keep-derivations", "true", false, func(s *Settings, v string) (err error) { s.KeepDerivations, err = parseBool(v); return err }},
 		{"keep-outputs", "gc-keep-outputs", "false", false, func(s *Settings, v string) (err error) { s.KeepOutputs, err = parseBool(v); return err }},
@@ -71,6 +106,35 @@ func settings() []setting {
 		{"trusted-public-keys", "binary-cache-public-keys", "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=", true, setPublicKeys},
 		{"trusted-users", "", "root", true, func(s *Settings, v string) error { s.TrustedUsers = fields(v); return nil }},
 	}
+}
+
+// sandboxDefault is as in Nix.
+func sandboxDefault() string {
+	if runtime.GOOS == "linux" {
+		return "true"
+	}
+	return "false"
+}
+
+func setSandbox(s *Settings, v string) error {
+	if v == "relaxed" {
+		s.Sandbox = v
+		return nil
+	}
+	on, err := parseBool(v)
+	if err != nil {
+		return fmt.Errorf("%q is neither true nor false nor relaxed", v)
+	}
+	s.Sandbox = strconv.FormatBool(on)
+	return nil
+}
+
+// parseJobs reads a number, or auto for the number of processors.
+func parseJobs(v string) (int, error) {
+	if v == "auto" {
+		return runtime.NumCPU(), nil
+	}
+	return parseCount(v)
 }
 
 // builders is the group of the builders, as Nix has it where nothing is set: only root has any.
@@ -248,10 +312,22 @@ func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, igno
 // forDaemon reports whether a setting is one of all sessions together.
 func forDaemon(name string) bool {
 	switch name {
-	case "allowed-users", "trusted-users", "build-users-group", "max-sessions", "memory-budget", "shutdown-timeout", "secret-key-files":
+	case "allowed-users", "trusted-users", "build-users-group", "max-sessions", "memory-budget", "shutdown-timeout":
 		return true
 	}
 	return false
+}
+
+// SecretKeys reads the keys to sign with what is built.
+func (s *Settings) SecretKeys() (keys []nix.SecretKey, err error) {
+	for _, name := range s.SecretKeyFiles {
+		key, err := readKey(name)
+		if err != nil {
+			return nil, fmt.Errorf("secret key: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 // trustOwnKeys fills TrustedKeys in.

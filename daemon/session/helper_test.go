@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/session"
 	"github.com/narfs/narfs/daemon/store"
@@ -39,8 +40,14 @@ func manager(tb testing.TB, s *store.Store, o session.Options, settings ...strin
 		tb.Fatal(err)
 	}
 	o.Settings = func() *acl.Settings { return loaded }
+	o.Builder, err = build.New(s, build.Options{Mount: func(context.Context) (string, error) { return "", errNoMount }})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	return session.NewManager(s, o)
 }
+
+var errNoMount = errors.New("nothing is mounted here")
 
 var (
 	trusted   = acl.Access{User: "root", Level: acl.Trusted}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/store"
 )
 
@@ -37,6 +38,8 @@ type Options struct {
 	Views Views
 	// Program is what clients are told that they speak with: narfs and its version.
 	Program string
+	// Builder builds; nil means that nothing is built here.
+	Builder *build.Builder
 	// LogDir is where the logs of builds are kept: nix's log directory. "" means log/nix in the state directory.
 	LogDir string
 	// Logger hears of sessions that end with an error; nil discards.
@@ -49,6 +52,8 @@ type Views interface {
 	Dirs() []string
 	// Sync returns when what has happened to the store can be seen in all mounts.
 	Sync(ctx context.Context) error
+	// Mount returns a folder in which the store can be read exactly as it is.
+	Mount(ctx context.Context) (string, error)
 	// LetGo gives back what is open of deleted paths and in use by nobody, before a sweep.
 	LetGo(ctx context.Context)
 }
@@ -61,6 +66,11 @@ func (noViews) Dirs() []string { return nil }
 
 // Sync implements Views.
 func (noViews) Sync(context.Context) error { return nil }
+
+// Mount implements Views.
+func (noViews) Mount(context.Context) (string, error) {
+	return "", errors.New("this process mounts nothing")
+}
 
 // LetGo implements Views.
 func (noViews) LetGo(context.Context) {}

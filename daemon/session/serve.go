@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
-	"strings"
+	"time"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
-	"github.com/narfs/narfs/internal/nixwire"
 )
 
 // ServeOptions of one client of the serve protocol.
@@ -21,6 +23,8 @@ type ServeOptions struct {
 	Write bool
 	// Compression of what is new to the store.
 	Compression store.Compression
+	// Log gets what builders say; nil discards.
+	Log io.Writer
 }
 
 // serveOp is a row of the serve protocol's table.
@@ -290,35 +294,71 @@ func (v *server) addToStoreNar(ctx context.Context) error {
 	return v.WriteOK()
 }
 
-// notYet is what who wants to have something built is told.
-const notYet = "this narfs cannot build yet: build on another machine and copy the outputs here"
+// settings are those of a request to build: Nix's server neither substitutes nor keeps logs.
+func (v *server) settings(o serveproto.BuildOptions) (build.Settings, error) {
+	log := v.opts.Log
+	s, err := v.session.buildSettings(v.session.settings, func(e build.Event) {
+		if e.Kind == build.EventOutput && log != nil {
+			_, _ = log.Write(e.Data) // who does not listen does not hear
+		}
+	})
+	s.MaxSilent, s.Timeout = time.Duration(o.MaxSilentTime)*time.Second, time.Duration(o.BuildTimeout)*time.Second
+	s.MaxLog, s.KeepFailed = int64(min(o.MaxLogSize, math.MaxInt64)), s.KeepFailed || o.KeepFailed
+	return s, err
+}
 
-func (v *server) buildPaths(context.Context) error {
+func (v *server) buildPaths(ctx context.Context) error {
 	req, err := v.ReadBuildPaths()
 	if err != nil {
 		return err
 	}
+	var wanted []build.Wanted
 	for _, text := range req.Paths {
-		if p, err := nix.ParseStorePath(v.store.Dir(), text); err == nil && !strings.HasSuffix(p.Name(), ".drv") {
-			valid, err := v.session.hold([]nix.StorePath{p})
-			if err != nil {
-				return err
-			}
-			if len(valid) == 1 {
-				continue
-			}
+		d, err := workerproto.ParseDerivedPath(v.store.Dir(), text, true)
+		if err != nil {
+			return err
 		}
-		return v.WriteNotBuilt(1, fmt.Sprintf("cannot build '%s': %s", text, notYet))
+		if d.Built {
+			wanted = append(wanted, build.Wanted{Path: d.Path, Outputs: d.Outputs})
+			continue
+		}
+		if valid, err := v.session.hold([]nix.StorePath{d.Path}); err != nil {
+			return err
+		} else if len(valid) == 0 {
+			return v.WriteNotBuilt(1, fmt.Sprintf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(d.Path)))
+		}
+	}
+	settings, err := v.settings(req.Options)
+	if err != nil {
+		return v.WriteNotBuilt(1, err.Error())
+	}
+	results, err := v.build(ctx, wanted, build.Normal, settings)
+	if err != nil {
+		return v.WriteNotBuilt(1, err.Error())
+	}
+	for _, r := range results {
+		if !r.OK() {
+			return v.WriteNotBuilt(buildFailed, r.Err)
+		}
 	}
 	return v.WriteBuilt()
 }
 
-func (v *server) buildDerivation(context.Context) error {
+// buildFailed is the exit status of Nix's commands when a build has failed.
+const buildFailed = 100
+
+func (v *server) buildDerivation(ctx context.Context) error {
 	req, err := v.ReadBuildDerivation()
 	if err != nil {
 		return err
 	}
-	return v.WriteBuildResult(nixwire.BuildResult{
-		Status: nixwire.MiscFailure, ErrorMsg: fmt.Sprintf("cannot build '%s': %s", v.store.Dir().Path(req.Path), notYet),
-	})
+	settings, err := v.settings(req.Options)
+	if err != nil {
+		return err
+	}
+	r, err := v.requests.buildDerivation(ctx, req.Path, &req.Derivation, build.Normal, settings)
+	if err != nil {
+		return err
+	}
+	return v.WriteBuildResult(r)
 }

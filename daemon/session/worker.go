@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/gc"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
-	"github.com/narfs/narfs/internal/nixwire"
 )
 
 // workerOp is a row of the worker protocol's table.
@@ -70,6 +70,7 @@ type worker struct {
 	requests
 
 	settings *acl.Settings // with what the client has set
+	activity uint64        // the last one's number
 
 	// Of the present operation:
 	need     acl.Permission
@@ -258,6 +259,12 @@ func (v *worker) answerPath(ctx context.Context, p nix.StorePath) error {
 	return v.answer(ctx, func() error { return v.WritePath(p) })
 }
 
+// Limits of what clients set.
+const (
+	maxJobs    = 1 << 16
+	maxSeconds = 1 << 31
+)
+
 func (v *worker) setOptions(ctx context.Context) error {
 	o, err := v.ReadOptions()
 	if err != nil {
@@ -268,16 +275,14 @@ func (v *worker) setOptions(ctx context.Context) error {
 	}
 	v.SetLevel(o.Verbosity)
 	settings, ignored := v.session.settings.For(v.session.access, o.Overrides)
-	v.settings = settings
+	own := *settings
+	own.KeepFailed, own.KeepGoing, own.MaxJobs = o.KeepFailed, o.KeepGoing, int(min(o.MaxBuildJobs, maxJobs))
+	own.MaxSilentTime, own.Cores = time.Duration(min(o.MaxSilentTime, maxSeconds))*time.Second, int(min(o.BuildCores, maxJobs))
+	v.settings = &own
 	for _, text := range ignored {
 		if err := v.Log(workerproto.LevelDebug, text); err != nil {
 			return err
 		}
 	}
 	return v.done(ctx)
-}
-
-// notBuilt is the result of what cannot be built.
-func notBuilt(what string) nixwire.BuildResult {
-	return nixwire.BuildResult{Status: nixwire.MiscFailure, ErrorMsg: fmt.Sprintf("cannot build '%s': %s", what, notYet)}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
@@ -226,7 +227,14 @@ func (v *worker) addBuildLog(ctx context.Context) error {
 	if !strings.HasSuffix(p.Name(), ".drv") {
 		return fmt.Errorf("'%s' is not a derivation: it has no build log", v.Dir.Path(p))
 	}
-	if err := writeLog(v.session.m.opts.LogDir, p, frames); err != nil {
+	log, err := build.NewLogWriter(v.session.m.opts.LogDir, p)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(log, frames); err != nil {
+		return errors.Join(err, log.Discard())
+	}
+	if err := log.Close(); err != nil {
 		return err
 	}
 	return v.ok(ctx)

@@ -1,12 +1,16 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
@@ -220,76 +224,122 @@ func (v *worker) buildPaths(ctx context.Context) error {
 	if err := v.checkMode(req.Mode); err != nil {
 		return err
 	}
-	for _, d := range req.Paths {
-		if r, err := v.build(ctx, d, req.Mode); err != nil {
-			return err
-		} else if r.Status > nixwire.AlreadyValid {
-			return errors.New(r.ErrorMsg)
+	results, err := v.buildAll(ctx, req)
+	if err != nil {
+		return err
+	}
+	var bad []string
+	first := ""
+	for _, r := range results {
+		if r.Result.Status > nixwire.AlreadyValid {
+			bad = append(bad, "'"+v.Dir.Path(r.Path.Path)+"'")
+			first = r.Result.ErrorMsg
 		}
 	}
-	return v.ok(ctx)
-}
-
-// build has something there, if it is already.
-func (v *worker) build(ctx context.Context, d workerproto.DerivedPath, mode workerproto.BuildMode) (r nixwire.BuildResult, err error) {
-	there, err := v.has(ctx, d)
-	switch {
-	case errors.Is(err, store.ErrNotValid):
-		return nixwire.BuildResult{Status: nixwire.MiscFailure, ErrorMsg: err.Error()}, nil
-	case err != nil:
-		return r, err
-	case there && (!d.Built || mode == workerproto.BuildNormal):
-		return v.alreadyValid(ctx, d)
-	case d.Built:
-		return notBuilt(v.Dir.Path(d.Path)), nil
+	switch len(bad) {
+	case 0:
+		return v.ok(ctx)
+	case 1:
+		return errors.New(first)
 	default:
-		return nixwire.BuildResult{
-			Status:   nixwire.NoSubstituters,
-			ErrorMsg: fmt.Sprintf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(d.Path)),
-		}, nil
+		return fmt.Errorf("build of %s failed", strings.Join(bad, ", "))
 	}
 }
 
 // outputCost is about what a built output takes beside its realisation.
 const outputCost = 256
 
-// alreadyValid is the result of what is there.
-func (v *worker) alreadyValid(ctx context.Context, d workerproto.DerivedPath) (r nixwire.BuildResult, err error) {
-	r.Status = nixwire.AlreadyValid
-	if !d.Built {
-		return r, nil
+// buildAll has paths there, and says what became of each.
+func (v *worker) buildAll(ctx context.Context, req workerproto.BuildPathsRequest) ([]workerproto.KeyedBuildResult, error) {
+	mode := build.Normal
+	switch req.Mode {
+	case workerproto.BuildCheck:
+		mode = build.Check
+	case workerproto.BuildRepair:
+		return nil, errors.New("repairing by building is not there yet; narfs repair --from takes contents from elsewhere")
+	case workerproto.BuildNormal:
 	}
-	outputs, err := v.outputs(ctx, d)
-	if err != nil {
-		return r, err
-	}
-	derivation, err := v.store.Derivation(d.Path)
-	if err != nil {
-		return r, err
-	}
-	modulo, err := v.store.Modulo(ctx, derivation)
-	if err != nil {
-		return r, err
-	}
-	for _, o := range outputs {
-		id := nix.DrvOutput{Hash: modulo.Hash, Output: o.Name}
-		realised, known, err := v.realisation(id)
+	results := make([]workerproto.KeyedBuildResult, len(req.Paths))
+	var wanted []build.Wanted
+	var at []int
+	for i, d := range req.Paths {
+		results[i].Path = d
+		if d.Built {
+			wanted, at = append(wanted, build.Wanted{Path: d.Path, Outputs: d.Outputs}), append(at, i)
+			continue
+		}
+		valid, err := v.session.hold([]nix.StorePath{d.Path})
 		if err != nil {
-			return r, err
+			return nil, err
 		}
-		if !known {
-			realised = nix.Realisation{ID: id, OutPath: o.Path}
+		results[i].Result.Status = nixwire.AlreadyValid
+		if len(valid) == 0 {
+			results[i].Result = nixwire.BuildResult{
+				Status:   nixwire.NoSubstituters,
+				ErrorMsg: fmt.Sprintf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(d.Path)),
+			}
 		}
-		json, err := realised.JSON()
-		if err != nil {
-			return r, err
-		}
-		if err := v.take(outputCost + int64(len(json))); err != nil {
-			return r, err
-		}
-		r.Outputs = append(r.Outputs, nixwire.BuiltOutput{ID: id.String(), Realisation: string(json)})
 	}
-	return r, nil
+	if len(wanted) == 0 {
+		return results, nil
+	}
+	if err := v.store.Flush(ctx); err != nil {
+		return nil, err
+	}
+	v.changed = true
+	settings, err := v.session.buildSettings(v.settings, v.hear())
+	if err != nil {
+		return nil, err
+	}
+	built, err := v.build(ctx, wanted, mode, settings)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range built {
+		result, err := buildResult(r)
+		if err != nil {
+			return nil, err
+		}
+		for _, out := range result.Outputs {
+			if err := v.take(outputCost + int64(len(out.Realisation))); err != nil {
+				return nil, err
+			}
+		}
+		results[at[i]].Result = result
+	}
+	return results, nil
+}
+
+// hear returns what tells the client of builds.
+func (v *worker) hear() func(build.Event) {
+	var mu sync.Mutex
+	ids := map[nix.StorePath]uint64{}
+	return func(e build.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		full := v.Dir.Path(e.Path)
+		// Who does not listen will be found out.
+		switch e.Kind {
+		case build.EventStarted:
+			v.activity++
+			ids[e.Path] = v.activity
+			_ = v.StartActivity(workerproto.Activity{
+				ID: v.activity, Level: workerproto.LevelInfo, Type: workerproto.ActBuild, Text: fmt.Sprintf("building '%s'", full),
+				Fields: []workerproto.Field{workerproto.Text(full), workerproto.Text(""), workerproto.Int(1), workerproto.Int(1)},
+			})
+		case build.EventLine:
+			id, ok := ids[e.Path]
+			if ok && v.Version.AtLeast(1, 20) {
+				_ = v.Result(id, workerproto.ResBuildLogLine, workerproto.Text(e.Line))
+			} else {
+				_ = v.Log(workerproto.LevelError, e.Line)
+			}
+		case build.EventEnded:
+			_ = v.StopActivity(ids[e.Path])
+			delete(ids, e.Path)
+		case build.EventOutput:
+		}
+	}
 }
 
 func (v *worker) buildPathsWithResults(ctx context.Context) error {
@@ -303,13 +353,9 @@ func (v *worker) buildPathsWithResults(ctx context.Context) error {
 	if err := v.checkMode(req.Mode); err != nil {
 		return err
 	}
-	results := make([]workerproto.KeyedBuildResult, 0, len(req.Paths))
-	for _, d := range req.Paths {
-		r, err := v.build(ctx, d, req.Mode)
-		if err != nil {
-			return err
-		}
-		results = append(results, workerproto.KeyedBuildResult{Path: d, Result: r})
+	results, err := v.buildAll(ctx, req)
+	if err != nil {
+		return err
 	}
 	return v.answer(ctx, func() error { return v.WriteKeyedBuildResults(results) })
 }
@@ -332,5 +378,41 @@ func (v *worker) buildDerivation(ctx context.Context) error {
 			return err
 		}
 	}
-	return v.answer(ctx, func() error { return v.WriteBuildResult(notBuilt(v.Dir.Path(req.Path))) })
+	if err := v.checkMode(req.Mode); err != nil {
+		return err
+	}
+	path := req.Path
+	if v.session.access.Level != acl.Trusted {
+		// What it says that it is called like counts for others.
+		if path, err = v.ownPath(ctx, &req.Derivation); err != nil {
+			return err
+		}
+	}
+	mode := build.Normal
+	if req.Mode == workerproto.BuildCheck {
+		mode = build.Check
+	}
+	v.changed = true
+	settings, err := v.session.buildSettings(v.settings, v.hear())
+	if err != nil {
+		return err
+	}
+	r, err := v.requests.buildDerivation(ctx, path, &req.Derivation, mode, settings)
+	if err != nil {
+		return err
+	}
+	return v.answer(ctx, func() error { return v.WriteBuildResult(r) })
+}
+
+// ownPath stores a derivation and returns its path.
+func (v *worker) ownPath(ctx context.Context, basic *drv.BasicDerivation) (nix.StorePath, error) {
+	d := &drv.Derivation{BasicDerivation: *basic}
+	file, err := d.File(v.Dir)
+	if err != nil {
+		return nix.StorePath{}, err
+	}
+	info, err := v.add(ctx, bytes.NewReader(file.Text), store.AddOptions{
+		Name: d.Name + drv.Extension, Method: nix.MethodText, References: file.References,
+	})
+	return info.Path, err
 }

@@ -23,25 +23,23 @@ const (
 type why string
 
 const (
-	builds  why = "needs a builder"
-	version why = "wants the daemon to be called 2.8.0"
-	nowhere why = "fails with Nix's own daemon, too: it needs files of a build of Nix"
+	version     why = "wants the daemon to be called 2.8.0"
+	nowhere     why = "fails with Nix's own daemon, too: it needs files of a build of Nix"
+	writes      why = "writes into the store directory, which is read-only"
+	directly    why = "opens the store without the daemon"
+	inodes      why = "looks for hard links where chunks are shared"
+	recursive   why = "needs recursive-nix, which narfs does not have"
+	substitutes why = "needs a substituter"
 )
 
 // failing are the tests of Nix 2.8.0 that do not pass. Those that skip themselves with any daemon are not listed.
 func failing() map[string]why {
-	all := map[string]why{"store-ping.sh": version, "plugins.sh": nowhere, "bash-profile.sh": nowhere}
-	for name := range strings.FieldsSeq(`flakes.sh flakes-run.sh ca/gc.sh gc.sh remote-store.sh user-envs.sh multiple-outputs.sh ca/build.sh
-		nix-build.sh gc-concurrent.sh fixed.sh export-graph.sh gc-runtime.sh tarball.sh fetchurl.sh simple.sh optimise-store.sh signing.sh
-		ca/build-with-garbage-path.sh nix-shell.sh ca/signatures.sh ca/nix-shell.sh ca/nix-copy.sh check-refs.sh secure-drv-outputs.sh
-		restricted.sh flake-searching.sh ca/duplicate-realisation-in-closure.sh readfile-context.sh nix-channel.sh recursive.sh
-		dependencies.sh check-reqs.sh nar-access.sh ca/post-hook.sh repl.sh ca/repl.sh ca/recursive.sh binary-cache-build-remote.sh logging.sh
-		export.sh filter-source.sh build-dry.sh structured-attrs.sh shell.sh brotli.sh zstd.sh compression-levels.sh nix-copy-ssh.sh
-		post-hook.sh flake-local-settings.sh fmt.sh why-depends.sh import-derivation.sh ca/import-derivation.sh placeholders.sh build.sh
-		ca/nix-run.sh pass-as-file.sh nix-profile.sh impure-derivations.sh`) {
-		all[name] = builds
+	return map[string]why{
+		"store-ping.sh": version, "plugins.sh": nowhere, "bash-profile.sh": nowhere,
+		"gc.sh": writes, "ca/gc.sh": writes, "gc-concurrent.sh": writes, "ca/build-with-garbage-path.sh": writes,
+		"remote-store.sh": directly, "multiple-outputs.sh": directly, "repl.sh": directly, "ca/repl.sh": directly, "binary-cache-build-remote.sh": directly,
+		"optimise-store.sh": inodes, "recursive.sh": recursive, "ca/recursive.sh": recursive, "fetchurl.sh": substitutes,
 	}
-	return all
 }
 
 // Nix's own functional tests, with its 2.8.0 client and narfs as the daemon, one daemon a test, whose mount is the store directory.
@@ -101,7 +99,7 @@ fi
 		}
 	}
 	t.Logf("Nix's own tests: %v", count)
-	if count["PASS"] < 20 {
+	if count["PASS"] < 60 {
 		t.Errorf("only %d of Nix's tests pass", count["PASS"])
 	}
 }

@@ -1,0 +1,282 @@
+package build
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/narfs/narfs/daemon/build/builtin"
+	"github.com/narfs/narfs/daemon/build/sandbox"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
+	"github.com/narfs/narfs/internal/nixwire"
+)
+
+// outputPlaceholder is what stands in a derivation for the path of an output of its own that is not known before it is built.
+func outputPlaceholder(name string) string {
+	sum := sha256.Sum256([]byte("nix-output:" + name))
+	return "/" + nix.EncodeNix32(sum[:])
+}
+
+// upstreamPlaceholder is what stands in a derivation for the path of an output of an input, which is not known before that is built.
+func upstreamPlaceholder(p nix.StorePath, name string) string {
+	drvName, _ := strings.CutSuffix(p.Name(), drv.Extension)
+	sum := sha256.Sum256([]byte("nix-upstream-output:" + p.HashPart() + ":" + drv.OutputPathName(drvName, name)))
+	return "/" + nix.EncodeNix32(sum[:])
+}
+
+// buildDirInside is where a sandboxed builder finds its build directory.
+const buildDirInside = "/build"
+
+// attempt is one run of a builder.
+type attempt struct {
+	g       *goal
+	closure []nix.StorePath          // what it sees
+	scratch string                   // STATE/builds/…
+	inside  string                   // the build directory as the builder sees it
+	sandbox bool                     // it sees its inputs only
+	paths   map[string]nix.StorePath // of outputs, as the builder is to make them
+	final   map[string]nix.StorePath // of those whose path is known
+	rewrite func(string) string      // placeholders
+	log     *buildLog
+}
+
+func (g *goal) attempt(ctx context.Context, closure []nix.StorePath) Result {
+	a := &attempt{g: g, closure: closure, paths: map[string]nix.StorePath{}, final: map[string]nix.StorePath{}}
+	keep := false
+	defer func() {
+		if a.scratch != "" && !keep {
+			if err := removeTree(a.scratch); err != nil {
+				g.b.opts.Logger.WarnContext(ctx, "what a build has left cannot be removed", "dir", a.scratch, "err", err)
+			}
+		}
+	}()
+	outputs, err := a.run(ctx)
+	if err != nil {
+		r := resultOf(err)
+		if g.o.KeepFailed && a.scratch != "" && ctx.Err() == nil {
+			keep = true
+			r.Err += fmt.Sprintf("\nnote: keeping build directory '%s'", filepath.Join(a.scratch, "build"))
+		}
+		return r
+	}
+	return Result{Status: nixwire.Built, Outputs: outputs}
+}
+
+func (a *attempt) run(ctx context.Context) ([]Output, error) {
+	g := a.g
+	if err := a.prepare(ctx); err != nil {
+		return nil, err
+	}
+	log, err := g.b.newLog(g)
+	if err != nil {
+		return nil, err
+	}
+	a.log = log
+	g.tell(Event{Kind: EventStarted})
+	defer g.tell(Event{Kind: EventEnded})
+	err = a.runBuilder(ctx)
+	if lerr := log.close(); err == nil {
+		err = lerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.takeOver(ctx)
+}
+
+// prepare makes the scratch folders and decides where outputs are made.
+func (a *attempt) prepare(ctx context.Context) error {
+	g := a.g
+	kind, err := g.d.Kind()
+	if err != nil {
+		return err
+	}
+	noChroot := g.d.Env["__noChroot"] == "1"
+	a.sandbox = g.o.Sandboxed
+	if g.o.Relaxed {
+		a.sandbox = !noChroot && kind != drv.Fixed && kind != drv.Impure
+	} else if a.sandbox && noChroot {
+		return fail(nixwire.MiscFailure, "derivation '%s' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true'", g.b.print(g.path))
+	}
+	if err := os.MkdirAll(g.b.dir, 0o700); err != nil {
+		return err
+	}
+	if a.scratch, err = os.MkdirTemp(g.b.dir, g.d.Name+"-"); err != nil {
+		return err
+	}
+	for _, name := range []string{"build", "out"} {
+		if err := os.Mkdir(filepath.Join(a.scratch, name), 0o700); err != nil {
+			return err
+		}
+	}
+	a.inside = filepath.Join(a.scratch, "build")
+	if a.sandbox {
+		a.inside = buildDirInside
+	}
+	known, err := g.b.knownOutputs(ctx, g.d)
+	if err != nil {
+		return err
+	}
+	var pairs []string
+	for _, name := range g.d.OutputNames() {
+		out := g.d.Outputs[name]
+		p := known[name].OutPath
+		if out.Kind == drv.InputAddressed || out.Kind == drv.Fixed {
+			a.final[name] = p
+		} else if p, err = freshPath(drv.OutputPathName(g.d.Name, name)); err != nil {
+			return err
+		}
+		a.paths[name] = p
+		pairs = append(pairs, outputPlaceholder(name), g.b.print(p))
+	}
+	a.rewrite = strings.NewReplacer(pairs...).Replace
+	return nil
+}
+
+// freshPath returns a path that no store has: that of an output before it is known.
+func freshPath(name string) (nix.StorePath, error) {
+	var random [20]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return nix.ParseBaseName(nix.EncodeNix32(random[:]) + "-" + name)
+}
+
+// environment returns what the builder gets as its environment, after it has written the files that belong to it.
+func (a *attempt) environment() ([]string, error) {
+	g := a.g
+	kind, _ := g.d.Kind()
+	env := map[string]string{
+		"PATH": "/path-not-set", "HOME": "/homeless-shelter", "NIX_STORE": string(g.b.store.Dir()),
+		"NIX_BUILD_CORES": fmt.Sprint(g.o.Cores),
+	}
+	if _, structured := g.d.Env["__json"]; structured {
+		if err := a.structured(env); err != nil {
+			return nil, err
+		}
+	} else {
+		asFile := strings.Fields(g.d.Env["passAsFile"])
+		for name, value := range g.d.Env {
+			if !slices.Contains(asFile, name) {
+				env[name] = value
+				continue
+			}
+			sum := sha256.Sum256([]byte(name))
+			file := ".attr-" + nix.EncodeNix32(sum[:])
+			if err := a.writeFile(file, a.rewrite(value)); err != nil {
+				return nil, err
+			}
+			env[name+"Path"] = filepath.Join(a.inside, file)
+		}
+		if err := a.exportGraph(); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range []string{"NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"} {
+		env[name] = a.inside
+	}
+	if kind == drv.Fixed {
+		env["NIX_OUTPUT_CHECKED"] = "1"
+	}
+	if (kind == drv.Fixed || kind == drv.Impure) && g.o.ImpureEnv != nil {
+		for name := range strings.FieldsSeq(g.d.Env["impureEnvVars"]) {
+			env[name] = g.o.ImpureEnv(name)
+		}
+	}
+	if g.d.Builder == "builtin:fetchurl" && g.o.Mirrors != "" {
+		env[builtin.EnvMirrors] = g.o.Mirrors
+	}
+	env["NIX_LOG_FD"], env["TERM"] = "2", "xterm-256color"
+	list := make([]string, 0, len(env))
+	for name, value := range env {
+		list = append(list, a.rewrite(name)+"="+a.rewrite(value))
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+func (a *attempt) writeFile(name, text string) error {
+	return os.WriteFile(filepath.Join(a.scratch, "build", name), []byte(text), 0o600)
+}
+
+// network reports whether the builder may use the network.
+func (a *attempt) network() bool {
+	kind, _ := a.g.d.Kind()
+	return kind == drv.Fixed || kind == drv.Impure
+}
+
+func (a *attempt) binds() (all []sandbox.Bind) {
+	if !a.sandbox {
+		return nil
+	}
+	for _, text := range a.g.o.SandboxPaths {
+		text, optional := strings.CutSuffix(text, "?")
+		target, source, ok := strings.Cut(text, "=")
+		if !ok {
+			source = target
+		}
+		all = append(all, sandbox.Bind{Source: source, Target: target, Optional: optional})
+	}
+	return all
+}
+
+func (a *attempt) runBuilder(ctx context.Context) error {
+	g := a.g
+	env, err := a.environment()
+	if err != nil {
+		return err
+	}
+	program, args := a.rewrite(g.d.Builder), make([]string, 0, len(g.d.Args))
+	for _, arg := range g.d.Args {
+		args = append(args, a.rewrite(arg))
+	}
+	if g.d.IsBuiltin() {
+		if !slices.Contains(builtin.Names(), g.d.Builder) {
+			return fail(nixwire.MiscFailure, "unsupported builtin builder '%s'", strings.TrimPrefix(g.d.Builder, "builtin:"))
+		}
+		program, args = builtin.Program, []string{g.d.Builder}
+	}
+	mount, err := g.b.opts.Mount(ctx)
+	if err != nil {
+		return fmt.Errorf("no mount to build from: %w", err)
+	}
+	spec := sandbox.Spec{
+		Sandboxed: a.sandbox, StoreDir: string(g.b.store.Dir()), StoreMount: mount, Outputs: filepath.Join(a.scratch, "out"),
+		BuildDir: filepath.Join(a.scratch, "build"), BuildDirInside: a.inside, Binds: a.binds(),
+		Builder: program, Args: args, Env: env, Dir: a.inside, UID: os.Getuid(), GID: os.Getgid(), Network: a.network() || !a.sandbox, Log: a.log,
+	}
+	for _, p := range a.closure {
+		spec.Inputs = append(spec.Inputs, p.BaseName())
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer a.log.limit(ctx, cancel, g)()
+	exit, err := sandbox.Run(ctx, spec)
+	if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
+		return cause
+	}
+	if errors.Is(err, sandbox.ErrBuilder) {
+		return fail(nixwire.PermanentFailure, "builder for '%s' failed: executing '%s': %v", g.b.print(g.path), program, err)
+	}
+	if err != nil {
+		return fmt.Errorf("builder for '%s': %w", g.b.print(g.path), err)
+	}
+	if exit == (sandbox.Exit{}) {
+		return nil
+	}
+	text := fmt.Sprintf("builder for '%s' %v", g.b.print(g.path), exit)
+	if tail := a.log.tail(); len(tail) > 0 {
+		text += fmt.Sprintf(";\nlast %d log lines:\n> %s\n", len(tail), strings.Join(tail, "\n> "))
+		text += fmt.Sprintf("For full logs, run 'nix log %s'.", g.b.print(g.path))
+	}
+	status := nixwire.PermanentFailure
+	if a.network() {
+		status = nixwire.TransientFailure
+	}
+	return &statusError{status, errors.New(text)}
+}

@@ -1,0 +1,351 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
+	"github.com/narfs/narfs/internal/nixwire"
+)
+
+// Options of a Builder.
+type Options struct {
+	// Mount returns a folder in which the store can be read, exactly as it is, by the user of this process.
+	Mount func(ctx context.Context) (string, error)
+	// Changed is called when outputs have become valid, before anybody hears of them: so that mounts show them. It may be nil.
+	Changed func(ctx context.Context)
+	// Remote is how Nix's commands reach this store, for hooks: the value of NIX_REMOTE.
+	Remote string
+	// LogDir is where the logs of builds are kept: DIR/drvs/XX/REST.bz2. "" keeps none.
+	LogDir string
+	// Logger hears what goes wrong beside builds; nil discards.
+	Logger *slog.Logger
+}
+
+// Builder builds derivations of a store. Its methods may be called concurrently.
+type Builder struct {
+	store *store.Store
+	opts  Options
+	dir   string
+
+	mu      sync.Mutex // guards the rest
+	goals   map[goalKey]*goal
+	running int           // builders
+	freed   chan struct{} // closed, and replaced, when a builder ends
+}
+
+// goalKey tells goals apart.
+type goalKey struct {
+	path nix.StorePath
+	mode Mode
+}
+
+// New returns a Builder, and removes what an earlier one has left.
+func New(s *store.Store, o Options) (*Builder, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	b := &Builder{store: s, opts: o, dir: filepath.Join(s.StateDir(), "builds"), goals: map[goalKey]*goal{}, freed: make(chan struct{})}
+	if err := removeTree(b.dir); err != nil {
+		return nil, fmt.Errorf("builds that were not ended: %w", err)
+	}
+	return b, nil
+}
+
+// Mode says what to do about outputs that are valid.
+type Mode uint8
+
+// The modes.
+const (
+	Normal Mode = iota
+	Check       // build them again and compare
+)
+
+// Settings of one request.
+type Settings struct {
+	MaxJobs       int           // builders at a time, in all
+	Cores         int           // for each builder, in its own words; 0 means all
+	KeepGoing     bool          // build what else can be built after a failure
+	KeepFailed    bool          // keep the build directories of failed builds
+	Timeout       time.Duration // of one build; 0 means none
+	MaxSilent     time.Duration // without output; 0 means none
+	MaxLog        int64         // bytes; 0 means any number
+	Sandboxed     bool          // builders see their inputs only
+	Relaxed       bool          // unless they ask for all, with __noChroot, or their output is fixed
+	SandboxPaths  []string      // TARGET, TARGET=SOURCE, with ? behind it if it may be missing
+	System        string
+	Platforms     []string // further ones that can be run here
+	Features      []string // that derivations may require
+	Keys          []nix.SecretKey
+	LogLines      int    // of the log in error messages
+	PostBuildHook string // a program to run after each build; "" for none
+	Mirrors       string // where builtin:fetchurl looks for files by their hashes, first
+	ImpureEnv     func(name string) string
+	Holder        string       // for lists of locks
+	Pins          *store.Pins  // get what is built and needed for it; must not be nil
+	Hear          func(Event)  // hears what happens, from several goroutines; must not be nil
+	VerifyTrusted func() error // asked before what is not there is built; nil allows
+}
+
+// Event is something that happens in a goal.
+type Event struct {
+	Path nix.StorePath // of the derivation
+	Kind EventKind
+	Line string // of Line, without its end
+	Data []byte // of Output
+}
+
+// EventKind says what an Event is.
+type EventKind uint8
+
+// The kinds.
+const (
+	EventStarted EventKind = iota + 1 // a builder runs
+	EventLine                         // a line of its log
+	EventOutput                       // its log as it comes
+	EventEnded                        // it has ended
+)
+
+// Result says what became of a goal.
+type Result struct {
+	Status      nixwire.Status
+	Err         string // why it failed
+	Cause       string // the failure that this one comes from; Err itself if it comes from none
+	Times       uint64
+	Start, Stop time.Time
+	Outputs     []Output // those of the derivation that are valid, by name
+}
+
+// OK reports whether what was wanted is there.
+func (r *Result) OK() bool { return r.Status <= nixwire.AlreadyValid }
+
+// Output is a valid output.
+type Output struct {
+	Name        string
+	Path        nix.StorePath
+	Realisation nix.Realisation
+}
+
+// Wanted is a derivation and those of its outputs that are wanted; none means all.
+type Wanted struct {
+	Path    nix.StorePath
+	Outputs []string
+}
+
+// Build has derivations realised, which must be valid, and returns a result for each. Without keep-going those that are still being built
+// when one fails are given up.
+func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings) []Result {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	results := make([]Result, len(all))
+	var group errgroup.Group
+	group.SetLimit(max(64, 4*runtime.GOMAXPROCS(0)))
+	for i, w := range all {
+		group.Go(func() error {
+			results[i] = b.realise(ctx, w.Path, nil, w.Outputs, mode, o)
+			if !results[i].OK() && !o.KeepGoing {
+				cancel(errGivenUp)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return results
+}
+
+var errGivenUp = errors.New("given up because another build has failed")
+
+// BuildDerivation has a derivation realised whose inputs are paths, and which need not be valid.
+func (b *Builder) BuildDerivation(ctx context.Context, path nix.StorePath, d *drv.BasicDerivation, mode Mode, o Settings) Result {
+	return b.realise(ctx, path, &drv.Derivation{BasicDerivation: *d}, nil, mode, o)
+}
+
+// failed is a result.
+func failed(status nixwire.Status, format string, args ...any) Result {
+	text := fmt.Sprintf(format, args...)
+	return Result{Status: status, Err: text, Cause: text}
+}
+
+// realise joins the goal of a derivation, or begins it, and waits for its result.
+func (b *Builder) realise(ctx context.Context, path nix.StorePath, d *drv.Derivation, outputs []string, mode Mode, o Settings) Result {
+	if mode == Normal {
+		if r, ok := b.there(ctx, path, d, outputs, o); ok {
+			return r
+		}
+	}
+	key := goalKey{path, mode}
+	b.mu.Lock()
+	g := b.goals[key]
+	if g == nil {
+		g = &goal{b: b, path: path, d: d, mode: mode, o: o, done: make(chan struct{})}
+		var goalCtx context.Context
+		goalCtx, g.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+		b.goals[key] = g
+		go g.run(goalCtx, key)
+	}
+	h := g.join(o.Hear)
+	b.mu.Unlock()
+	select {
+	case <-g.done:
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	left := g.leave(h)
+	if left == 0 && b.goals[key] == g {
+		delete(b.goals, key) // who comes now begins anew
+	}
+	b.mu.Unlock()
+	if left == 0 {
+		g.cancel(context.Cause(ctx))
+	}
+	select {
+	case <-g.done:
+	default:
+		if left == 0 {
+			<-g.done // with its builder
+		}
+	}
+	select {
+	case <-h.told:
+	case <-ctx.Done():
+		return failed(nixwire.MiscFailure, "build of '%s' was interrupted: %v", b.print(path), context.Cause(ctx))
+	}
+	r := g.result
+	if len(outputs) > 0 {
+		r.Outputs = slices.DeleteFunc(slices.Clone(r.Outputs), func(out Output) bool { return !slices.Contains(outputs, out.Name) })
+	}
+	for _, out := range r.Outputs {
+		o.Pins.Add(out.Path)
+	}
+	return r
+}
+
+func (b *Builder) print(p nix.StorePath) string { return b.store.Dir().Path(p) }
+
+// there returns a result if the wanted outputs are valid.
+func (b *Builder) there(ctx context.Context, path nix.StorePath, d *drv.Derivation, outputs []string, o Settings) (Result, bool) {
+	if d == nil {
+		var err error
+		if d, err = b.store.Derivation(path); err != nil {
+			return failed(nixwire.MiscFailure, "%v", err), true
+		}
+	}
+	for _, name := range outputs {
+		if _, ok := d.Outputs[name]; !ok {
+			return failed(nixwire.MiscFailure, "derivation '%s' does not have wanted outputs '%s'", b.print(path), name), true
+		}
+	}
+	if kind, err := d.Kind(); err != nil {
+		return failed(nixwire.MiscFailure, "derivation '%s': %v", b.print(path), err), true
+	} else if kind == drv.Impure {
+		return Result{}, false
+	}
+	known, err := b.knownOutputs(ctx, d)
+	if err != nil {
+		return failed(nixwire.MiscFailure, "derivation '%s': %v", b.print(path), err), true
+	}
+	if len(outputs) == 0 {
+		outputs = d.OutputNames()
+	}
+	r := Result{Status: nixwire.AlreadyValid}
+	for _, name := range outputs {
+		realised, ok := known[name]
+		if !ok {
+			return Result{}, false
+		}
+		valid, err := o.Pins.AddValid([]nix.StorePath{realised.OutPath})
+		if err != nil {
+			return failed(nixwire.MiscFailure, "%v", err), true
+		}
+		if len(valid) == 0 {
+			return Result{}, false
+		}
+		r.Outputs = append(r.Outputs, Output{name, realised.OutPath, realised})
+	}
+	return r, true
+}
+
+// knownOutputs returns where the outputs of a derivation are, or will be, as far as that is known.
+func (b *Builder) knownOutputs(ctx context.Context, d *drv.Derivation) (map[string]nix.Realisation, error) {
+	modulo, err := b.store.Modulo(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]nix.Realisation{}
+	for name, out := range d.Outputs {
+		id := nix.DrvOutput{Hash: modulo.Hash, Output: name}
+		p, err := out.StorePath(b.store.Dir(), d.Name, name)
+		if err != nil {
+			return nil, err
+		}
+		if !p.IsZero() {
+			known[name] = nix.Realisation{ID: id, OutPath: p}
+			continue
+		}
+		r, err := b.store.Realisation(id.String())
+		if errors.Is(err, store.ErrNoRealisation) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if known[name], err = nix.ParseRealisation(r.JSON); err != nil {
+			return nil, err
+		}
+	}
+	return known, nil
+}
+
+// acquire waits until fewer than so many builders run, and counts one more.
+func (b *Builder) acquire(ctx context.Context, limit int) error {
+	for {
+		b.mu.Lock()
+		freed := b.freed
+		if b.running < limit {
+			b.running++
+			b.mu.Unlock()
+			return nil
+		}
+		b.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (b *Builder) release() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.running--
+	close(b.freed)
+	b.freed = make(chan struct{})
+}
+
+// removeTree removes a folder of a builder's, who may have taken away the permissions on its parts.
+func removeTree(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(name string, entry os.DirEntry, _ error) error {
+		if entry != nil && entry.IsDir() {
+			_ = os.Chmod(name, 0o700) //nolint:gosec // to be removed
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}

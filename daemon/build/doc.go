@@ -1,0 +1,25 @@
+// Package build builds derivations.
+//
+// # Course of a build
+//
+// A goal is a derivation that somebody wants outputs of. There is one for each derivation, however many sessions want it: all hear its
+// log and get its result, and it ends, with its builder, when the last of them has gone. A goal
+//
+//  1. looks whether what is wanted is there;
+//  2. has its input derivations realised, each by a goal of its own;
+//  3. resolves itself, if inputs have paths that only building them has shown: it becomes a derivation that names these, and waits for
+//     the goal of that;
+//  4. waits for a slot: there are max-jobs;
+//  5. runs the builder in a sandbox (package sandbox), which sees its inputs in a mount of the store, and makes its outputs in a
+//     scratch folder in the place of the store directory;
+//  6. takes the outputs over: each is read once as a NAR, never through a link, searched for the hash parts of all that it may refer
+//     to, and imported like any path. What a builder that was not killed could still change later is not the store's.
+//
+// # Scratch
+//
+//	STATE/builds/NAME-RANDOM/   mode 0700, one for each build, gone when it ends (or kept, with keep-failed)
+//	    build/                  the build directory: /build in the sandbox
+//	    out/                    what the builder makes in the store directory
+//
+// What a killed process has left there the next one removes.
+package build

@@ -1,0 +1,419 @@
+package build
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
+	"github.com/narfs/narfs/internal/nixwire"
+)
+
+// goal is a derivation that somebody wants outputs of.
+type goal struct {
+	b      *Builder
+	path   nix.StorePath
+	d      *drv.Derivation // nil until it is read
+	mode   Mode
+	o      Settings // of who began it
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when result is there
+	result Result
+
+	mu      sync.Mutex // guards the rest
+	hearers map[*hearer]struct{}
+	past    []Event // for who comes late
+	size    int     // bytes of past
+}
+
+// hearer is somebody who wants a goal, and is told what happens by a goroutine of his own: he may be slow, and others must not wait for
+// him.
+type hearer struct {
+	events chan Event
+	gone   chan struct{} // closed when he has left
+	told   chan struct{} // closed when he has heard all
+}
+
+// hearerQueue is how many events may wait for somebody.
+const hearerQueue = 1024
+
+// maxPast bounds what is kept for who comes late.
+const maxPast = 256 << 10
+
+// join adds somebody who wants the goal, and will be told what has happened.
+func (g *goal) join(hear func(Event)) *hearer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	h := &hearer{events: make(chan Event, hearerQueue+len(g.past)), gone: make(chan struct{}), told: make(chan struct{})}
+	for _, e := range g.past {
+		h.events <- e
+	}
+	if g.hearers == nil {
+		g.hearers = map[*hearer]struct{}{}
+	}
+	g.hearers[h] = struct{}{}
+	go func() {
+		defer close(h.told)
+		for e := range h.events {
+			hear(e)
+		}
+	}()
+	return h
+}
+
+// leave takes somebody out and returns how many are left.
+func (g *goal) leave(h *hearer) int {
+	close(h.gone) // whoever waits for him holds the lock
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.hearers, h)
+	close(h.events)
+	return len(g.hearers)
+}
+
+// tell tells all who are there. The builder waits for one who is slow if he is the only one; of several, each hears what he can.
+func (g *goal) tell(e Event) {
+	e.Path = g.path
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.size += len(e.Line) + len(e.Data) + 64; g.size <= maxPast {
+		g.past = append(g.past, e)
+	}
+	for h := range g.hearers {
+		if len(g.hearers) == 1 {
+			select {
+			case h.events <- e:
+			case <-h.gone:
+			}
+			continue
+		}
+		select {
+		case h.events <- e:
+		default: // too slow
+		}
+	}
+}
+
+// run works until there is a result.
+func (g *goal) run(ctx context.Context, key goalKey) {
+	defer close(g.done)
+	defer func() {
+		g.b.mu.Lock()
+		defer g.b.mu.Unlock()
+		if g.b.goals[key] == g {
+			delete(g.b.goals, key)
+		}
+	}()
+	defer func() {
+		if what := recover(); what != nil {
+			g.result = failed(nixwire.MiscFailure, "build of '%s': internal error: %v", g.b.print(g.path), what)
+			g.b.opts.Logger.ErrorContext(ctx, "panic contained", "drv", g.path.BaseName(), "panic", what)
+		}
+	}()
+	// The goal may outlive who began it.
+	g.o.Pins = g.b.store.Pin("build of " + g.path.BaseName())
+	defer g.o.Pins.Release()
+	g.o.Hear = func(Event) {}
+	g.result = g.work(ctx)
+	if ctx.Err() != nil && !g.result.OK() {
+		g.result = failed(nixwire.MiscFailure, "build of '%s' was interrupted: %v", g.b.print(g.path), context.Cause(ctx))
+	}
+}
+
+func (g *goal) work(ctx context.Context) Result {
+	b := g.b
+	stored := g.d == nil
+	if stored {
+		g.o.Pins.Add(g.path)
+		d, err := b.store.Derivation(g.path)
+		if err != nil {
+			return failed(nixwire.MiscFailure, "%v", err)
+		}
+		g.d = d
+	}
+	if r, ok := b.there(ctx, g.path, g.d, nil, g.o); ok && g.mode == Normal {
+		return r
+	}
+	if g.o.VerifyTrusted != nil {
+		if err := g.o.VerifyTrusted(); err != nil {
+			return failed(nixwire.MiscFailure, "%v", err)
+		}
+	}
+	inputs, r := g.inputs(ctx)
+	if !r.OK() {
+		return r
+	}
+	if resolved, ok := g.resolve(inputs); ok {
+		return g.viaResolved(ctx, resolved)
+	}
+	return g.build(ctx, inputs)
+}
+
+// input is an output of an input derivation.
+type input struct {
+	drv   nix.StorePath
+	name  string
+	path  nix.StorePath
+	later bool // its path was not known before it was built
+}
+
+// inputs has the input derivations realised.
+func (g *goal) inputs(ctx context.Context) (all []input, r Result) {
+	wanted := make([]Wanted, 0, len(g.d.InputDrvs))
+	for _, p := range slices.SortedFunc(maps.Keys(g.d.InputDrvs), nix.StorePath.Compare) {
+		if err := g.checkPure(p); err != nil {
+			return nil, resultOf(err)
+		}
+		wanted = append(wanted, Wanted{p, g.d.InputDrvs[p]})
+	}
+	bad, cause, given := 0, "", ""
+	for i, r := range g.b.Build(ctx, wanted, Normal, g.o) {
+		if !r.OK() {
+			bad++
+			if strings.Contains(r.Cause, errGivenUp.Error()) {
+				given = r.Cause
+			} else if cause == "" {
+				cause = r.Cause
+			}
+			continue
+		}
+		d, err := g.b.store.Derivation(wanted[i].Path)
+		if err != nil {
+			return nil, failed(nixwire.MiscFailure, "%v", err)
+		}
+		for _, out := range r.Outputs {
+			kind := d.Outputs[out.Name].Kind
+			all = append(all, input{wanted[i].Path, out.Name, out.Path, kind != drv.InputAddressed && kind != drv.Fixed})
+		}
+	}
+	if bad > 0 {
+		cause = cmp.Or(cause, given)
+		r := failed(nixwire.DependencyFailed, "%d dependencies of derivation '%s' failed to build: %s", bad, g.b.print(g.path), cause)
+		r.Cause = cause
+		return nil, r
+	}
+	return all, Result{}
+}
+
+// checkPure refuses an input that is another each time, unless the output is the same all the same.
+func (g *goal) checkPure(p nix.StorePath) error {
+	own, err := g.d.Kind()
+	if err != nil || own == drv.Impure || own == drv.Fixed {
+		return err
+	}
+	d, err := g.b.store.Derivation(p)
+	if err != nil {
+		return err
+	}
+	if kind, err := d.Kind(); err != nil || kind == drv.Impure {
+		return fail(nixwire.MiscFailure, "pure derivation '%s' depends on impure derivation '%s'", g.b.print(g.path), g.b.print(p))
+	}
+	return nil
+}
+
+// resolve returns the derivation with the paths of its inputs, if it does not know them all.
+func (g *goal) resolve(inputs []input) (*drv.Derivation, bool) {
+	dir := g.b.store.Dir()
+	var pairs []string
+	for _, in := range inputs {
+		if in.later {
+			pairs = append(pairs, upstreamPlaceholder(in.drv, in.name), dir.Path(in.path))
+		}
+	}
+	if len(pairs) == 0 {
+		return nil, false
+	}
+	rewrite := strings.NewReplacer(pairs...).Replace
+	d := &drv.Derivation{BasicDerivation: g.d.BasicDerivation}
+	d.Builder = rewrite(d.Builder)
+	d.Args = slices.Clone(d.Args)
+	for i := range d.Args {
+		d.Args[i] = rewrite(d.Args[i])
+	}
+	d.Env = make(map[string]string, len(g.d.Env))
+	for name, value := range g.d.Env {
+		d.Env[rewrite(name)] = rewrite(value)
+	}
+	d.InputSrcs = slices.Clone(d.InputSrcs)
+	for _, in := range inputs {
+		d.InputSrcs = append(d.InputSrcs, in.path)
+	}
+	d.InputSrcs = nix.SortPaths(d.InputSrcs)
+	d.Outputs = maps.Clone(d.Outputs)
+	return d, true
+}
+
+// viaResolved waits for the goal of the derivation that this one is with the paths of its inputs.
+func (g *goal) viaResolved(ctx context.Context, d *drv.Derivation) Result {
+	b, dir := g.b, g.b.store.Dir()
+	modulo, err := b.store.Modulo(ctx, d)
+	if err != nil {
+		return failed(nixwire.MiscFailure, "resolve '%s': %v", b.print(g.path), err)
+	}
+	for name, out := range d.Outputs {
+		if out.Kind != drv.Deferred {
+			continue
+		}
+		p, err := drv.OutputPath(dir, d.Name, name, modulo.Hash)
+		if err != nil {
+			return failed(nixwire.MiscFailure, "resolve '%s': %v", b.print(g.path), err)
+		}
+		d.Outputs[name] = drv.Output{Kind: drv.InputAddressed, Path: p}
+		d.Env[name] = dir.Path(p)
+	}
+	file, err := d.File(dir)
+	if err == nil {
+		_, err = b.store.Add(ctx, strings.NewReader(string(file.Text)), store.AddOptions{
+			Name: d.Name + drv.Extension, Method: nix.MethodText, References: file.References, Pins: g.o.Pins, Lazy: true, Holder: g.o.Holder,
+		})
+	}
+	if err != nil {
+		return failed(nixwire.MiscFailure, "resolve '%s': %v", b.print(g.path), err)
+	}
+	o := g.o
+	o.Hear = func(e Event) { g.tell(e) }
+	r := b.realise(ctx, file.Path, nil, nil, g.mode, o)
+	if !r.OK() {
+		return r
+	}
+	own, err := b.store.Modulo(ctx, g.d)
+	if err != nil {
+		return failed(nixwire.MiscFailure, "%v", err)
+	}
+	if kind, _ := g.d.Kind(); kind == drv.Impure {
+		return r
+	}
+	for i, out := range r.Outputs {
+		realised := nix.Realisation{ID: nix.DrvOutput{Hash: own.Hash, Output: out.Name}, OutPath: out.Path}
+		if err := g.register(ctx, &realised); err != nil {
+			return failed(nixwire.MiscFailure, "%v", err)
+		}
+		r.Outputs[i].Realisation = realised
+	}
+	return r
+}
+
+// register signs a realisation and records it.
+func (g *goal) register(ctx context.Context, r *nix.Realisation) error {
+	for _, key := range g.o.Keys {
+		if err := r.Sign(key); err != nil {
+			return err
+		}
+	}
+	json, err := r.JSON()
+	if err != nil {
+		return err
+	}
+	id := r.ID.String()
+	return g.b.store.PutRealisation(ctx, id, func(store.Realisation) (store.Realisation, error) {
+		return store.Realisation{ID: id, Path: r.OutPath, JSON: json}, nil
+	})
+}
+
+// build builds the derivation, whose inputs are there.
+func (g *goal) build(ctx context.Context, inputs []input) Result {
+	if why := g.cannot(); why != "" {
+		return failed(nixwire.MiscFailure, "%s", why)
+	}
+	start := append([]nix.StorePath(nil), g.d.InputSrcs...)
+	for _, in := range inputs {
+		start = append(start, in.path)
+	}
+	valid, err := g.o.Pins.AddValid(start)
+	if err != nil {
+		return failed(nixwire.MiscFailure, "%v", err)
+	}
+	if len(valid) < len(start) {
+		for _, p := range start {
+			if !slices.Contains(valid, p) {
+				return failed(nixwire.MiscFailure, "input '%s' of '%s' is not valid", g.b.print(p), g.b.print(g.path))
+			}
+		}
+	}
+	closure, err := g.b.store.Closure(start...)
+	if err != nil {
+		return failed(nixwire.MiscFailure, "%v", err)
+	}
+	if err := g.b.acquire(ctx, max(1, g.o.MaxJobs)); err != nil {
+		return failed(nixwire.MiscFailure, "%v", err)
+	}
+	defer g.b.release()
+	begun := time.Now()
+	r := g.attempt(ctx, closure)
+	if r.OK() && g.o.PostBuildHook != "" && g.mode == Normal {
+		if err := g.runHook(ctx, r.Outputs); err != nil {
+			return failed(nixwire.MiscFailure, "%v", err)
+		}
+	}
+	r.Times, r.Start, r.Stop = 1, begun, time.Now()
+	return r
+}
+
+// cannot says why a derivation is not built here.
+func (g *goal) cannot() string {
+	d := g.d
+	required := strings.Fields(d.Env["requiredSystemFeatures"])
+	missing := slices.ContainsFunc(required, func(f string) bool { return !slices.Contains(g.o.Features, f) })
+	if d.IsBuiltin() || !missing && (d.Platform == g.o.System || slices.Contains(g.o.Platforms, d.Platform)) {
+		return ""
+	}
+	return fmt.Sprintf("a '%s' with features {%s} is required to build '%s', but I am a '%s' with features {%s}",
+		d.Platform, strings.Join(required, ", "), g.b.print(g.path), g.o.System, strings.Join(g.o.Features, ", "))
+}
+
+// statusError is the failure of a build.
+type statusError struct {
+	status nixwire.Status
+	err    error
+}
+
+// Error implements error.
+func (e *statusError) Error() string { return e.err.Error() }
+
+func fail(status nixwire.Status, format string, args ...any) error {
+	return &statusError{status, fmt.Errorf(format, args...)}
+}
+
+func resultOf(err error) Result {
+	if s, ok := errors.AsType[*statusError](err); ok {
+		return failed(s.status, "%v", s.err)
+	}
+	return failed(nixwire.MiscFailure, "%v", err)
+}
+
+// runHook runs the program that is to hear of what was built.
+func (g *goal) runHook(ctx context.Context, outputs []Output) error {
+	paths := make([]string, 0, len(outputs))
+	for _, out := range outputs {
+		paths = append(paths, g.b.print(out.Path))
+	}
+	if err := g.b.store.Flush(ctx); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, g.o.PostBuildHook)
+	cmd.Env = os.Environ()
+	if os.Getenv("NIX_REMOTE") == "" && g.b.opts.Remote != "" {
+		cmd.Env = append(cmd.Env, "NIX_REMOTE="+g.b.opts.Remote) // Nix's commands would take the store directory for theirs
+	}
+	cmd.Env = append(cmd.Env, "DRV_PATH="+g.b.print(g.path), "OUT_PATHS="+strings.Join(paths, " "))
+	out, err := cmd.CombinedOutput()
+	for line := range strings.SplitSeq(strings.TrimSuffix(string(out), "\n"), "\n") {
+		if line != "" {
+			g.tell(Event{Kind: EventLine, Line: "post-build-hook: " + line})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("post-build-hook '%s' of '%s': %w", g.o.PostBuildHook, g.b.print(g.path), err)
+	}
+	return nil
+}

@@ -1,0 +1,340 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/gob"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// childName is the name under which a process knows that it is to become a builder.
+const childName = "narfs-build-child"
+
+// Descriptors of the child besides the standard ones.
+const (
+	orderFD  = 3 // an order, gob-encoded: the values of the environment need not be UTF-8, which JSON would ask for
+	reportFD = 4 // where the child writes readyMark just before it becomes the builder, and a report if that fails
+)
+
+const readyMark = '\x02'
+
+// order is what the child is told.
+type order struct {
+	Spec       Spec // without Log
+	DropGroups bool
+	Probe      bool // only set up
+}
+
+// report is why the child could not become the builder.
+type report struct {
+	Op, Text, Hint string
+	Errno          int
+	Builder        bool
+}
+
+// Run runs a builder and all that it starts, and returns when none of that lives any more. It returns an error if the
+// builder was not run (a [SetupError]), and with its Exit if it was killed because ctx ended or Log failed. Run may be
+// called concurrently; it keeps a thread of the operating system while it runs.
+func Run(ctx context.Context, s Spec) (Exit, error) { return run(ctx, s, false) }
+
+func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
+	s, err := s.withDefaults()
+	if err != nil {
+		return Exit{}, err
+	}
+	fail := func(op string, err error) (Exit, error) {
+		return Exit{}, &SetupError{Op: op, Err: err, Hint: hint(err)}
+	}
+	logTo := s.Log
+	s.Log = nil
+	root := os.Geteuid() == 0
+	what, err := sealed(order{Spec: s, DropGroups: root, Probe: probe})
+	if err != nil {
+		return fail("describe the build", err)
+	}
+	defer func() { _ = what.Close() }()
+	reports, reportTo, err := os.Pipe()
+	if err != nil {
+		return fail("make a pipe", err)
+	}
+	defer func() { _, _ = reports.Close(), reportTo.Close() }()
+	master, slave, err := openPTY(s.UID)
+	if err != nil {
+		return fail("open a pseudoterminal", err)
+	}
+	defer func() { _ = master.Close() }()
+	if !s.Sandboxed {
+		work := workDir(s)
+		if err := os.Mkdir(work, 0o700); err != nil {
+			_ = slave.Close()
+			return fail("make a folder", err)
+		}
+		defer func() { _ = os.RemoveAll(work) }()
+		if err := os.Lchown(work, s.UID, s.GID); err != nil {
+			_ = slave.Close()
+			return fail("give the builder its folder", err)
+		}
+	}
+	defer removePlaces(s)
+
+	// The parent's death signal is sent when this thread ends, and so it has to stay.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = []string{childName}
+	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=off"} // of the child, not of the builder
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = slave, slave
+	cmd.ExtraFiles = []*os.File{what, reportTo}
+	cmd.SysProcAttr = attributes(s, root)
+	err = cmd.Start()
+	_ = slave.Close()
+	if err != nil {
+		if ctx.Err() != nil {
+			return Exit{}, context.Cause(ctx)
+		}
+		return fail("make the builder's namespaces", err)
+	}
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		copyLog(logTo, master, cancel)
+	}()
+	err = cmd.Wait() // all processes of the namespace are dead when their first one is
+	// Somebody outside may have been passed the terminal.
+	_ = master.SetReadDeadline(time.Now().Add(2 * time.Second))
+	<-logged
+	_ = reportTo.Close()
+	if ended := ctx.Err(); ended != nil {
+		return exitOf(cmd.ProcessState), context.Cause(ctx)
+	}
+	if exitErr := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exitErr) {
+		return fail("wait for the builder", err)
+	}
+	said, err := io.ReadAll(io.LimitReader(reports, 1<<16))
+	if err != nil {
+		return fail("hear how the builder began", err)
+	}
+	exit := exitOf(cmd.ProcessState)
+	rest, ready := bytes.CutPrefix(said, []byte{readyMark})
+	switch {
+	case len(rest) > 0:
+		var r report
+		if err := json.Unmarshal(rest, &r); err != nil {
+			return fail("hear how the builder began", err)
+		}
+		return Exit{}, r.err()
+	case !ready:
+		return fail("set up", errors.New("the process that sets up ended: "+exit.String()))
+	}
+	return exit, nil
+}
+
+func (r report) err() error {
+	var err error = syscall.Errno(r.Errno)
+	switch {
+	case r.Builder:
+		err = errors.Join(ErrBuilder, err)
+	case r.Errno == 0:
+		err = errors.New(r.Text)
+	}
+	return &SetupError{Op: r.Op, Err: err, Hint: r.Hint}
+}
+
+func exitOf(p *os.ProcessState) Exit {
+	status, ok := p.Sys().(syscall.WaitStatus)
+	if ok && status.Signaled() {
+		return Exit{Signal: status.Signal()}
+	}
+	return Exit{Code: p.ExitCode()}
+}
+
+// attributes says how the child begins: in namespaces of its own, where it has just those capabilities that it needs to
+// set them up. Root's child keeps root's id for the time being, though the namespace has no name for it: it can open
+// what only root can reach.
+func attributes(s Spec, root bool) *syscall.SysProcAttr {
+	uid, gid := inside(s)
+	a := &syscall.SysProcAttr{
+		Setsid:                     true,
+		Pdeathsig:                  syscall.SIGKILL,
+		Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		UidMappings:                []syscall.SysProcIDMap{{ContainerID: uid, HostID: s.UID, Size: 1}},
+		GidMappings:                []syscall.SysProcIDMap{{ContainerID: gid, HostID: s.GID, Size: 1}},
+		GidMappingsEnableSetgroups: root,
+		AmbientCaps: []uintptr{
+			unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID,
+			unix.CAP_SETPCAP, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER,
+		},
+	}
+	if !s.Network {
+		a.Cloneflags |= unix.CLONE_NEWNET
+	}
+	return a
+}
+
+// inside returns the ids that the builder has in its own eyes.
+func inside(s Spec) (uid, gid int) {
+	if s.Sandboxed {
+		return 1000, 100
+	}
+	return s.UID, s.GID
+}
+
+// workDir is the folder that overlayfs wants beside the writable one.
+func workDir(s Spec) string { return s.Outputs + ".work" }
+
+// sealed returns a file in memory that holds o.
+func sealed(o order) (*os.File, error) {
+	fd, err := unix.MemfdCreate(childName, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), childName)
+	if err := gob.NewEncoder(f).Encode(o); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// copyLog copies until nobody has the terminal's other end. It goes on reading when w fails, so that the builder can
+// be killed and does not wait for a reader.
+func copyLog(w io.Writer, master *os.File, cancel context.CancelCauseFunc) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := master.Read(buf)
+		if n > 0 && w != nil {
+			if _, err := w.Write(buf[:n]); err != nil {
+				cancel(err)
+				w = nil
+			}
+		}
+		if err != nil { // EIO: the other end is closed
+			return
+		}
+	}
+}
+
+// removePlaces takes away from Outputs what the child made there to show inputs at.
+func removePlaces(s Spec) {
+	fd, err := unix.Open(s.Outputs, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
+	for _, name := range s.Inputs {
+		if err := unix.Unlinkat(fd, name, unix.AT_REMOVEDIR); errors.Is(err, unix.ENOTDIR) {
+			_ = unix.Unlinkat(fd, name, 0)
+		}
+	}
+}
+
+// openPTY opens a pseudoterminal that passes bytes on as they are, and is uid's.
+func openPTY(uid int) (master, slave *os.File, err error) {
+	master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = master.Close()
+		}
+	}()
+	conn, err := master.SyscallConn()
+	if err != nil {
+		return nil, nil, err
+	}
+	fd := -1
+	var op error
+	if err := conn.Control(func(m uintptr) {
+		if op = unix.IoctlSetPointerInt(int(m), unix.TIOCSPTLCK, 0); op != nil {
+			return
+		}
+		// By path it could be another one: /dev/pts need not be the file system that /dev/ptmx belongs to.
+		n, _, errno := unix.Syscall(unix.SYS_IOCTL, m, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+		if fd = int(n); errno != 0 {
+			op = errno
+		}
+	}); err != nil {
+		return nil, nil, err
+	}
+	if op != nil {
+		return nil, nil, op
+	}
+	slave = os.NewFile(uintptr(fd), "pty")
+	defer func() {
+		if err != nil {
+			_ = slave.Close()
+		}
+	}()
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return nil, nil, err
+	}
+	t.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	t.Oflag &^= unix.OPOST
+	t.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+		return nil, nil, err
+	}
+	if uid != os.Geteuid() {
+		if err := slave.Chown(uid, -1); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := slave.Chmod(0o600); err != nil {
+		return nil, nil, err
+	}
+	return master, slave, nil
+}
+
+func hint(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		return "the limit of user namespaces is reached, or they are switched off: see /proc/sys/user/max_user_namespaces"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return "the system may forbid user namespaces: see kernel.unprivileged_userns_clone, " +
+			"kernel.apparmor_restrict_unprivileged_userns, or the seccomp profile of the container"
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		return "the kernel may lack user, pid or network namespaces, or be older than 5.12"
+	}
+	return ""
+}
+
+// Available returns nil if sandboxed builders can be run here by this process, as its own user, and otherwise what is
+// missing. It tries: it takes some milliseconds.
+func Available(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "narfs-probe-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	s := Spec{
+		Sandboxed: true, StoreDir: "/nix/store", StoreMount: dir, Outputs: dir + "/out", BuildDir: dir + "/build",
+		BuildDirInside: "/build", Builder: "/none", UID: os.Geteuid(), GID: os.Getegid(),
+	}
+	for _, d := range []string{s.Outputs, s.BuildDir} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	_, err = run(ctx, s, true)
+	return err
+}

@@ -1,0 +1,82 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/build"
+	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
+	"github.com/narfs/narfs/internal/nixwire"
+)
+
+// buildSettings are those of a session's builds, as settings have them.
+func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) (build.Settings, error) {
+	keys, err := settings.SecretKeys()
+	if err != nil {
+		return build.Settings{}, err
+	}
+	cores := settings.Cores
+	if cores == 0 {
+		cores = runtime.NumCPU()
+	}
+	return build.Settings{
+		MaxJobs: settings.MaxJobs, Cores: cores, KeepGoing: settings.KeepGoing, KeepFailed: settings.KeepFailed,
+		Timeout: settings.Timeout, MaxSilent: settings.MaxSilentTime, MaxLog: settings.MaxBuildLogSize,
+		Sandboxed: settings.Sandbox == "true", Relaxed: settings.Sandbox == "relaxed", SandboxPaths: settings.SandboxPaths,
+		System: settings.System, Platforms: settings.ExtraPlatforms, Features: settings.SystemFeatures,
+		LogLines: settings.LogLines, ImpureEnv: os.Getenv, Holder: s.holder(), Pins: s.pins, Hear: hear,
+		Keys: keys, PostBuildHook: settings.PostBuildHook, Mirrors: strings.Join(settings.HashedMirrors, " "),
+	}, nil
+}
+
+// buildResult is a result as the protocols have it.
+func buildResult(r build.Result) (nixwire.BuildResult, error) {
+	out := nixwire.BuildResult{Status: r.Status, ErrorMsg: r.Err, TimesBuilt: r.Times, Start: seconds(r.Start), Stop: seconds(r.Stop)}
+	for _, o := range r.Outputs {
+		if o.Realisation.ID.IsZero() {
+			continue
+		}
+		json, err := o.Realisation.JSON()
+		if err != nil {
+			return out, err
+		}
+		out.Outputs = append(out.Outputs, nixwire.BuiltOutput{ID: o.Realisation.ID.String(), Realisation: string(json)})
+	}
+	return out, nil
+}
+
+func seconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
+}
+
+// build has derivations realised.
+func (q *requests) build(ctx context.Context, wanted []build.Wanted, mode build.Mode, o build.Settings) ([]build.Result, error) {
+	builder := q.session.m.opts.Builder
+	if builder == nil {
+		return nil, errNoBuilder
+	}
+	q.session.setDoing("building")
+	return builder.Build(ctx, wanted, mode, o), nil
+}
+
+// buildDerivation has a derivation realised whose inputs are there.
+func (q *requests) buildDerivation(ctx context.Context, p nix.StorePath, d *drv.BasicDerivation, mode build.Mode, o build.Settings) (nixwire.BuildResult, error) {
+	builder := q.session.m.opts.Builder
+	if builder == nil {
+		return nixwire.BuildResult{Status: nixwire.MiscFailure, ErrorMsg: errNoBuilder.Error()}, nil
+	}
+	q.session.setDoing("building " + p.BaseName())
+	return buildResult(builder.BuildDerivation(ctx, p, d, mode, o))
+}
+
+// errNoBuilder says that this process does not build.
+var errNoBuilder = errors.New("nothing is built here")

@@ -1,0 +1,101 @@
+package interop_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/narfs/narfs/tests/env"
+)
+
+// outcome is what became of one derivation.
+type outcome struct {
+	out   string // paths, hashes and references of its outputs
+	error string // the errors, without colours
+	code  int
+}
+
+// buildAll builds each of testdata/builds.nix, and returns what became of it.
+func buildAll(t *testing.T, l *local) map[string]outcome {
+	t.Helper()
+	dir := filepath.Join(l.Root, "builds")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	expression := filepath.Join(dir, "builds.nix")
+	write(t, expression, read(t, filepath.Join("testdata", "builds.nix")), 0o644)
+	common := []string{
+		"--option", "experimental-features", "nix-command ca-derivations", "--option", "sandbox", "true",
+		"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/ld.so.cache? /etc/alternatives?", "--option", "max-jobs", "2",
+	}
+	names := strings.Fields(output(t, l, "nix-instantiate", append(common, "--eval", "-E",
+		"builtins.concatStringsSep \" \" (builtins.attrNames (import "+expression+"))")...))
+	all := map[string]outcome{}
+	for _, name := range names {
+		name = strings.Trim(name, `"`)
+		r := env.Run(t, l.Command("nix-build", append(common, "--no-out-link", expression, "-A", name)...))
+		b := outcome{code: r.Code, error: plain(r.Stderr)}
+		for out := range strings.FieldsSeq(r.Stdout) {
+			b.out += out + " " + output(t, l, "nix-store", append(common, "-q", "--hash", out)...) +
+				output(t, l, "nix-store", append(common, "-q", "--references", out)...)
+		}
+		all[name] = b
+	}
+	return all
+}
+
+func output(t *testing.T, l *local, program string, args ...string) string {
+	t.Helper()
+	r := env.Run(t, l.Command(program, args...))
+	if r.Code != 0 {
+		t.Fatalf("%s %v exited with %d: %s", program, args, r.Code, r.Stderr)
+	}
+	return r.Stdout
+}
+
+func plain(text string) string {
+	return regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(text, "")
+}
+
+// The same derivations give the same outputs, with the same hashes and references, or the same failures, whether Nix builds them
+// or narfs.
+func TestBuilds(t *testing.T) {
+	t.Parallel()
+	env.Require(t, env.Program("nix-store"), env.Root())
+	eachRelease(t, func(t *testing.T, c *client) {
+		t.Helper()
+		if c.version != "2.8.0" {
+			t.Skip("the others differ in details of environment and texts")
+		}
+		s := serveStore(t)
+		var want, got map[string]outcome
+		t.Run("nix", func(t *testing.T) { want = buildAll(t, c.nix(t, s.Store)) })
+		t.Run("narfs", func(t *testing.T) { got = buildAll(t, s.client(t, c)) })
+		failures := map[string]string{
+			"wrongHash": "hash mismatch in fixed-output derivation", "notAllowed": "is not allowed to refer to", "disallowed": "is not allowed to refer to",
+			"fails": "failed with exit code 3", "nothing": "failed to produce output path", "ofFailure": "dependencies of derivation",
+			"cycle": "cycle detected in build of", "noProgram": "executing '/no/such/program'", "otherSystem": "is required to build", "feature": "no-such-feature",
+			"fetched": "builder for",
+		}
+		for name, w := range want {
+			g := got[name]
+			text, fails := failures[name]
+			switch {
+			case fails != (w.code != 0):
+				t.Errorf("%s: Nix exited with %d: %s", name, w.code, w.error)
+			case (g.code != 0) != (w.code != 0) || g.out != w.out: // a daemon does not tell its client the exit code of a failure
+				t.Errorf("%s: exit code %d, want %d\ngot  %s\nwant %s\n%s", name, g.code, w.code, g.out, w.out, g.error)
+			case fails && (!strings.Contains(g.error, text) || !strings.Contains(w.error, text)):
+				t.Errorf("%s: both should say %q\nNix:   %s\nnarfs: %s", name, text, w.error, g.error)
+			}
+		}
+		if len(want) < 40 || len(got) != len(want) {
+			t.Errorf("%d derivations by Nix, %d by narfs", len(want), len(got))
+		}
+		if r := s.Run("verify"); r.Code != 0 {
+			t.Errorf("narfs verify exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+		}
+	})
+}
