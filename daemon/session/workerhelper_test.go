@@ -25,7 +25,10 @@ type line struct {
 	mu     sync.Mutex // guards the rest
 	more   sync.Cond
 	buf    bytes.Buffer
+	all    bytes.Buffer // what was ever written, while records is set
 	closed bool
+
+	records bool
 }
 
 func newLine() *line {
@@ -52,7 +55,20 @@ func (l *line) Write(p []byte) (int, error) {
 		return 0, io.ErrClosedPipe
 	}
 	l.more.Broadcast()
+	if l.records {
+		l.all.Write(p)
+	}
 	return l.buf.Write(p)
+}
+
+// recorded returns what was written since it was last called, and goes on recording.
+func (l *line) recorded() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := bytes.Clone(l.all.Bytes())
+	l.all.Reset()
+	l.records = true
+	return b
 }
 
 // Close implements io.Closer.
