@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -43,6 +44,7 @@ type Builder struct {
 	mu      sync.Mutex // guards the rest
 	goals   map[goalKey]*goal
 	running int           // builders
+	events  atomic.Uint64 // that have happened
 	freed   chan struct{} // closed, and replaced, when a builder ends
 }
 
@@ -93,18 +95,18 @@ type Settings struct {
 	PostBuildHook string // a program to run after each build; "" for none
 	Mirrors       string // where builtin:fetchurl looks for files by their hashes, first
 	ImpureEnv     func(name string) string
-	Holder        string       // for lists of locks
-	Pins          *store.Pins  // get what is built and needed for it; must not be nil
-	Hear          func(Event)  // hears what happens, from several goroutines; must not be nil
-	VerifyTrusted func() error // asked before what is not there is built; nil allows
+	Holder        string      // for lists of locks
+	Pins          *store.Pins // get what is built and needed for it; must not be nil
+	Hear          func(Event) // hears what happens, from several goroutines; must not be nil
 }
 
 // Event is something that happens in a goal.
 type Event struct {
 	Path nix.StorePath // of the derivation
 	Kind EventKind
-	Line string // of Line, without its end
-	Data []byte // of Output
+	Line string // of EventLine, without its end
+	Data []byte // of EventOutput
+	seq  uint64 // ascending for each Path
 }
 
 // EventKind says what an Event is.
@@ -149,6 +151,7 @@ type Wanted struct {
 func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings) []Result {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	o.Hear = once(o.Hear)
 	results := make([]Result, len(all))
 	var group errgroup.Group
 	group.SetLimit(max(64, 4*runtime.GOMAXPROCS(0)))
@@ -169,7 +172,22 @@ var errGivenUp = errors.New("given up because another build has failed")
 
 // BuildDerivation has a derivation realised whose inputs are paths, and which need not be valid.
 func (b *Builder) BuildDerivation(ctx context.Context, path nix.StorePath, d *drv.BasicDerivation, mode Mode, o Settings) Result {
+	o.Hear = once(o.Hear)
 	return b.realise(ctx, path, &drv.Derivation{BasicDerivation: *d}, nil, mode, o)
+}
+
+// once passes each event on once: what happens in a goal is heard by each other one that waits for it.
+func once(hear func(Event)) func(Event) {
+	var mu sync.Mutex
+	last := map[nix.StorePath]uint64{}
+	return func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		if e.seq > last[e.Path] {
+			last[e.Path] = e.seq
+			hear(e)
+		}
+	}
 }
 
 // failed is a result.

@@ -81,9 +81,15 @@ func (g *goal) leave(h *hearer) int {
 	return len(g.hearers)
 }
 
-// tell tells all who are there. The builder waits for one who is slow if he is the only one; of several, each hears what he can.
+// tell tells all who are there of something that happens in this goal.
 func (g *goal) tell(e Event) {
-	e.Path = g.path
+	e.Path, e.seq = g.path, g.b.events.Add(1)
+	g.pass(e)
+}
+
+// pass tells all who are there of something that happens here or in a goal that this one waits for. The builder waits for one who is
+// slow if he is the only one; of several, each hears what he can.
+func (g *goal) pass(e Event) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.size += len(e.Line) + len(e.Data) + 64; g.size <= maxPast {
@@ -123,7 +129,7 @@ func (g *goal) run(ctx context.Context, key goalKey) {
 	// The goal may outlive who began it.
 	g.o.Pins = g.b.store.Pin("build of " + g.path.BaseName())
 	defer g.o.Pins.Release()
-	g.o.Hear = func(Event) {}
+	g.o.Hear = g.pass
 	g.result = g.work(ctx)
 	if ctx.Err() != nil && !g.result.OK() {
 		g.result = failed(nixwire.MiscFailure, "build of '%s' was interrupted: %v", g.b.print(g.path), context.Cause(ctx))
@@ -143,11 +149,6 @@ func (g *goal) work(ctx context.Context) Result {
 	}
 	if r, ok := b.there(ctx, g.path, g.d, nil, g.o); ok && g.mode == Normal {
 		return r
-	}
-	if g.o.VerifyTrusted != nil {
-		if err := g.o.VerifyTrusted(); err != nil {
-			return failed(nixwire.MiscFailure, "%v", err)
-		}
 	}
 	inputs, r := g.inputs(ctx)
 	if !r.OK() {
@@ -280,9 +281,7 @@ func (g *goal) viaResolved(ctx context.Context, d *drv.Derivation) Result {
 	if err != nil {
 		return failed(nixwire.MiscFailure, "resolve '%s': %v", b.print(g.path), err)
 	}
-	o := g.o
-	o.Hear = func(e Event) { g.tell(e) }
-	r := b.realise(ctx, file.Path, nil, nil, g.mode, o)
+	r := b.realise(ctx, file.Path, nil, nil, g.mode, g.o)
 	if !r.OK() {
 		return r
 	}
