@@ -24,10 +24,12 @@ func Open(r io.Reader, w io.Writer, dir nix.StoreDir) (*Client, error) {
 	c := &Conn{Conn: nixwire.Conn{R: wire.NewReader(r), W: wire.NewWriter(w), Dir: dir}}
 	_ = c.W.Uint64(ClientMagic) // the writer keeps its first error
 	_ = c.W.Uint64(Latest.Number())
-	if err := c.W.Flush(); err != nil {
-		return nil, fmt.Errorf("handshake: %w", err)
-	}
+	sent := c.W.Flush()
+	// Who has ended already may have said something before, which tells more.
 	magic, err := c.R.Uint64()
+	if sent != nil && (err != nil || magic == ServerMagic) {
+		return nil, fmt.Errorf("handshake: %w", sent)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("handshake: %w", nixwire.Unexpected(err))
 	}

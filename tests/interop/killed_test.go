@@ -79,6 +79,9 @@ func copyKilled(t *testing.T, l *local, w way, all *closure.Closure, kills int, 
 		}
 	})
 
+	// By the worker protocol all paths come in one operation: that the client begins with one does not mean that it has been told of the
+	// one before.
+	eachAcknowledged := w.name != "ssh-ng"
 	killed, kept := 0, 0
 	for round := range kills {
 		rooted := map[string]bool{}
@@ -94,6 +97,9 @@ func copyKilled(t *testing.T, l *local, w way, all *closure.Closure, kills int, 
 			collect()
 		}
 		told, ok := k.run(t)
+		if !eachAcknowledged {
+			told = nil
+		}
 		if ok {
 			killed++
 		}
@@ -117,7 +123,7 @@ func copyKilled(t *testing.T, l *local, w way, all *closure.Closure, kills int, 
 	checkHost(t, s, m, all)
 	t.Logf("%d of %d copies were killed; %d paths had been acknowledged and have a root, or are referred to; %d collections; %d files read in the mount, %d vanished first",
 		killed, kills, kept, collections.Load(), files.Load(), vanished.Load())
-	if killed == 0 || kept == 0 || collections.Load() == 0 {
+	if killed == 0 || eachAcknowledged && kept == 0 || collections.Load() == 0 {
 		t.Error("the test shows nothing")
 	}
 }
