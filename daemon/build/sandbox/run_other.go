@@ -14,7 +14,10 @@ var errSystem = errors.New("builders can only be run on Linux yet")
 func Main() {}
 
 // Run runs a builder.
-func Run(context.Context, Spec) (Exit, error) {
+func Run(_ context.Context, s Spec) (Exit, error) {
+	if _, err := s.withDefaults(); err != nil {
+		return Exit{}, err
+	}
 	return Exit{}, &SetupError{Op: "run a builder", Err: errSystem}
 }
 
