@@ -257,6 +257,12 @@ func (a *attempt) runBuilder(ctx context.Context) error {
 	defer cancel(nil)
 	defer a.log.limit(ctx, cancel, g)()
 	exit, err := sandbox.Run(ctx, spec)
+	return a.outcome(ctx, program, exit, err)
+}
+
+// outcome is nil if a builder has ended well, else what went wrong.
+func (a *attempt) outcome(ctx context.Context, program string, exit sandbox.Exit, err error) error {
+	g := a.g
 	if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
 		return cause
 	}
