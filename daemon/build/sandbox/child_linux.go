@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,25 +14,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Main becomes a builder, if this process was started to, and does not return then.
+// Main does what [Run] started this process for, and does not return then: it is a builder's keeper, or becomes the
+// builder. In any other process it does nothing. A program that calls Run has to call it before anything else.
 func Main() {
-	if len(os.Args) != 1 || os.Args[0] != childName {
+	if os.Args[0] != childName {
 		return
 	}
-	runtime.LockOSThread() // what is said about a thread is said about the builder
-	err := becomeBuilder()
-	r := report{Text: err.Error()}
-	if setup, ok := errors.AsType[*SetupError](err); ok {
-		r.Op, r.Text, r.Builder = setup.Op, setup.Err.Error(), errors.Is(setup.Err, ErrBuilder)
-		errno, _ := errors.AsType[syscall.Errno](setup.Err)
-		r.Errno = int(errno)
+	// Ids, capabilities and filters are a thread's, and the thread that calls execve hands its own on.
+	runtime.LockOSThread()
+	if len(os.Args) == 1 {
+		unix.Exit(keep())
 	}
-	text, _ := json.Marshal(r)
-	_, _ = unix.Write(reportFD, text)
-	unix.Exit(1)
+	if err := become(); err != nil {
+		unix.Exit(tell(err))
+	}
+	unix.Exit(0)
 }
 
-// step does something on the way, and says what if it fails.
+// tell tells Run why there is no builder.
+func tell(err error) int {
+	r := report{Op: "set up", Text: err.Error()}
+	if setup, ok := errors.AsType[*SetupError](err); ok {
+		r = report{Op: setup.Op, Text: setup.Err.Error(), Hint: setup.Hint, Builder: errors.Is(err, ErrBuilder)}
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		r.Errno = int(errno)
+	}
+	if text, err := json.Marshal(r); err == nil {
+		_, _ = unix.Write(reportFD, text)
+	}
+	return 1
+}
+
+func readOrder(f *os.File) (o order, err error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return o, step("read what to run", err)
+	}
+	return o, step("read what to run", gob.NewDecoder(f).Decode(&o))
+}
+
+// step names what was being done when err came.
 func step(op string, err error) error {
 	if err == nil {
 		return nil
@@ -40,71 +61,82 @@ func step(op string, err error) error {
 	return &SetupError{Op: op, Err: err}
 }
 
-func becomeBuilder() error {
-	var o order
-	if err := gob.NewDecoder(os.NewFile(orderFD, childName)).Decode(&o); err != nil {
-		return step("read what to run", err)
+func become() error {
+	// The runtime's own descriptors stay open until execve.
+	if err := unix.CloseRange(orderFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return &SetupError{Op: "close descriptors", Err: err, Hint: "Linux 5.12 or newer is needed"}
 	}
-	// Also whatever this process was given by who started its parent.
-	if err := unix.CloseRange(orderFD, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return step("close descriptors", err)
+	o, err := readOrder(os.NewFile(orderFD, childName))
+	if err != nil {
+		return err
 	}
 	s := o.Spec
-	if os.Getuid() != insideUID(s) {
-		return step("run as another user", unix.EPERM)
+	if o.DropGroups {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
+			return step("drop groups", errno)
+		}
 	}
-	if err := step("make mounts private", unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "")); err != nil {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return &SetupError{Op: "make mounts private", Err: err, Hint: hint(err)}
+	}
+	set := &setup{spec: s}
+	if err := set.open(); err != nil {
 		return err
 	}
-	setUp := seeHost
+	if err := takeIDs(inside(s)); err != nil {
+		return step("become the builder's user", err)
+	}
+	// What is made from here on has the modes that are asked for.
+	unix.Umask(0o022)
+	if !s.Network {
+		if err := loopback(); err != nil {
+			return step("bring the loopback interface up", err)
+		}
+	}
 	if s.Sandboxed {
-		setUp = seeInputs
+		if err := unix.Sethostname([]byte("localhost")); err != nil {
+			return step("set the host's name", err)
+		}
+		if err := unix.Setdomainname([]byte("(none)")); err != nil {
+			return step("set the domain's name", err)
+		}
 	}
-	if err := setUp(s); err != nil {
+	if err := set.mount(); err != nil {
 		return err
 	}
-	if err := identity(s); err != nil {
+	if err := unix.Chdir(s.Dir); err != nil {
+		return step("enter "+s.Dir, err)
+	}
+	if err := restrict(); err != nil {
 		return err
 	}
 	if o.Probe {
-		_, _ = unix.Write(reportFD, []byte{readyMark})
-		unix.Exit(0)
-	}
-	if err := step("enter "+s.Dir, os.Chdir(s.Dir)); err != nil {
+		_, err := unix.Write(reportFD, []byte{readyMark})
 		return err
 	}
-	if err := confine(); err != nil {
-		return err
+	argv := append([]string{filepath.Base(s.Builder)}, s.Args...)
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return step("follow the parent in its death", err) // the change of ids had undone it
 	}
-	_, _ = unix.Write(reportFD, []byte{readyMark})
-	err := unix.Exec(s.Builder, append([]string{filepath.Base(s.Builder)}, s.Args...), s.Env)
-	return step("execute '"+s.Builder+"'", errors.Join(ErrBuilder, err))
+	if _, err := unix.Write(reportFD, []byte{readyMark}); err != nil {
+		return step("tell that all is ready", err) // the parent is dead already
+	}
+	err = syscall.Exec(s.Builder, argv, s.Env)
+	return &SetupError{Op: "execute '" + s.Builder + "'", Err: fmt.Errorf("%w: %w", ErrBuilder, err)}
 }
 
-func insideUID(s Spec) int {
-	uid, _ := inside(s)
-	return uid
-}
-
-// identity is what is the same in all builders' eyes.
-func identity(s Spec) error {
-	if err := step("set the host name", unix.Sethostname([]byte("localhost"))); err != nil {
-		return err
-	}
-	_ = unix.Setdomainname([]byte("(none)"))
-	if !s.Network {
-		if err := step("bring the loopback interface up", loopback()); err != nil {
-			return err
+// takeIDs makes this thread one of the only user that the namespace knows, which keeps its capabilities.
+func takeIDs(uid, gid int) error {
+	if os.Getgid() != gid {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)); errno != 0 {
+			return errno
 		}
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return step("limit core dumps", err)
+	if os.Getuid() != uid {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+			return errno
+		}
 	}
-	const addrNoRandomize = 0x0040000
-	if old, _, errno := unix.Syscall(unix.SYS_PERSONALITY, 0xffffffff, 0, 0); errno == 0 {
-		_, _, _ = unix.Syscall(unix.SYS_PERSONALITY, old|addrNoRandomize, 0, 0)
-	}
-	unix.Umask(0o022)
 	return nil
 }
 
@@ -113,218 +145,11 @@ func loopback() error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing to lose
-	req, err := unix.NewIfreq("lo")
+	defer func() { _ = unix.Close(fd) }()
+	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
 	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
-}
-
-// confine takes away all that a builder must not have.
-func confine() error {
-	if err := step("drop capabilities", unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)); err != nil {
-		return err
-	}
-	for c := 0; unix.Prctl(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0) == nil; c++ {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil {
-			return step("drop capabilities", err)
-		}
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := step("drop capabilities", unix.Capset(&header, &none[0])); err != nil {
-		return err
-	}
-	if err := step("refuse new privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); err != nil {
-		return err
-	}
-	return step("filter system calls", filterCalls())
-}
-
-// seeHost puts the store of the builder in the place of the host's.
-func seeHost(s Spec) error {
-	options := fmt.Sprintf("userxattr,lowerdir=%s,upperdir=%s,workdir=%s", s.StoreMount, s.Outputs, workDir(s))
-	if err := step("overlay the store directory", unix.Mount("overlay", s.StoreDir, "overlay", 0, options)); err != nil {
-		return err
-	}
-	return step("mount /proc", unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
-}
-
-// newRoot is where the new root folder is put together: a folder that is there for sure, and of whose contents nothing is needed.
-const newRoot = "/proc"
-
-// seeInputs makes a root folder with what the builder is to see, and moves there.
-func seeInputs(s Spec) error {
-	if err := step("make a root folder", unix.Mount("root", newRoot, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755")); err != nil {
-		return err
-	}
-	for _, dir := range []struct {
-		name string
-		mode os.FileMode
-	}{{"/dev", 0o755}, {"/etc", 0o755}, {"/proc", 0o755}, {s.StoreDir, 0o775}, {s.BuildDirInside, 0o700}} {
-		if err := step("make folders", os.MkdirAll(newRoot+dir.name, dir.mode)); err != nil {
-			return err
-		}
-	}
-	if err := bind(s.Outputs, s.StoreDir, false); err != nil {
-		return err
-	}
-	for _, name := range s.Inputs {
-		if err := bindInput(s, name); err != nil {
-			return err
-		}
-	}
-	if err := bind(s.BuildDir, s.BuildDirInside, false); err != nil {
-		return err
-	}
-	if err := temporary(s); err != nil {
-		return err
-	}
-	if err := devices(s); err != nil {
-		return err
-	}
-	if err := files(s); err != nil {
-		return err
-	}
-	for _, b := range s.Binds {
-		if _, err := os.Stat(b.Source); err != nil {
-			if b.Optional && errors.Is(err, os.ErrNotExist) {
-				continue
-			}
-			return step("show "+b.Source, err)
-		}
-		if err := bind(b.Source, b.Target, b.ReadOnly); err != nil {
-			return err
-		}
-	}
-	if err := step("mount /proc", unix.Mount("proc", newRoot+"/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")); err != nil {
-		return err
-	}
-	if err := step("enter the root folder", os.Chdir(newRoot)); err != nil {
-		return err
-	}
-	// The old root ends up on top of the new one, and goes.
-	if err := step("change the root folder", unix.PivotRoot(".", ".")); err != nil {
-		return err
-	}
-	if err := step("leave the old root folder", unix.Unmount(".", unix.MNT_DETACH)); err != nil {
-		return err
-	}
-	return step("enter the root folder", os.Chdir("/"))
-}
-
-// bind shows a file or folder of the host at a place below the new root.
-func bind(source, target string, readOnly bool) error {
-	info, err := os.Stat(source)
-	if err != nil {
-		return step("show "+source, err)
-	}
-	place := newRoot + target
-	if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
-		return step("show "+source, err)
-	}
-	if info.IsDir() {
-		err = os.MkdirAll(place, 0o755)
-	} else {
-		var f *os.File
-		if f, err = os.OpenFile(place, os.O_CREATE|os.O_WRONLY, 0o644); err == nil {
-			err = f.Close()
-		}
-	}
-	if err == nil {
-		err = unix.Mount(source, place, "", unix.MS_BIND|unix.MS_REC, "")
-	}
-	if err == nil && readOnly {
-		err = unix.MountSetattr(-1, place, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
-	}
-	return step("show "+source, err)
-}
-
-// bindInput shows an input. What is a link is made again: it cannot be bound.
-func bindInput(s Spec, name string) error {
-	source, target := filepath.Join(s.StoreMount, name), filepath.Join(s.StoreDir, name)
-	info, err := os.Lstat(source)
-	if err != nil {
-		return step("show "+source, err)
-	}
-	if info.Mode().Type() != os.ModeSymlink {
-		return bind(source, target, true)
-	}
-	to, err := os.Readlink(source)
-	if err == nil {
-		err = os.Symlink(to, newRoot+target)
-	}
-	return step("show "+source, err)
-}
-
-// temporary makes /tmp.
-func temporary(s Spec) error {
-	if s.TmpDir != "" {
-		return bind(s.TmpDir, "/tmp", false)
-	}
-	if err := step("make /tmp", os.MkdirAll(newRoot+"/tmp", 0o755)); err != nil {
-		return err
-	}
-	return step("make /tmp", os.Chmod(newRoot+"/tmp", 0o777|os.ModeSticky))
-}
-
-// devices fills /dev.
-func devices(s Spec) error {
-	names := []string{"full", "null", "random", "tty", "urandom", "zero"}
-	if s.KVM {
-		names = append(names, "kvm")
-	}
-	for _, name := range names {
-		if err := bind("/dev/"+name, "/dev/"+name, false); err != nil && name != "kvm" {
-			return err
-		}
-	}
-	dev := newRoot + "/dev/"
-	for link, target := range map[string]string{
-		"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx",
-	} {
-		if err := step("make /dev", os.Symlink(target, dev+link)); err != nil {
-			return err
-		}
-	}
-	for _, name := range []string{"shm", "pts"} {
-		if err := step("make /dev", os.Mkdir(dev+name, 0o755)); err != nil {
-			return err
-		}
-	}
-	if err := step("mount /dev/shm", unix.Mount("shm", dev+"shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size="+s.ShmSize)); err != nil {
-		return err
-	}
-	return step("mount /dev/pts", unix.Mount("devpts", dev+"pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,mode=0620,ptmxmode=0666"))
-}
-
-// files fills /etc.
-func files(s Spec) error {
-	uid, gid := inside(s)
-	texts := map[string]string{
-		"passwd": fmt.Sprintf("root:x:0:0:Nix build user:%[3]s:/noshell\nnixbld:x:%[1]d:%[2]d:Nix build user:%[3]s:/noshell\nnobody:x:65534:65534:Nobody:/:/noshell\n",
-			uid, gid, s.BuildDirInside),
-		"group": fmt.Sprintf("root:x:0:\nnixbld:!:%d:\nnogroup:x:65534:\n", gid),
-	}
-	if !s.Network {
-		texts["hosts"] = "127.0.0.1 localhost\n::1 localhost\n"
-	}
-	for name, text := range texts {
-		if err := step("make /etc/"+name, os.WriteFile(newRoot+"/etc/"+name, []byte(text), 0o444)); err != nil {
-			return err
-		}
-	}
-	if !s.Network {
-		return nil
-	}
-	for _, name := range []string{"/etc/resolv.conf", "/etc/services", "/etc/hosts", "/etc/nsswitch.conf"} {
-		if _, err := os.Stat(name); err == nil {
-			if err := bind(name, name, true); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)
 }

@@ -1,22 +1,54 @@
-// Package sandbox runs one builder, with all that it starts, apart from everything else. It knows no store and no derivation: only
-// paths, arguments and an environment.
+// Package sandbox runs one builder and nothing else: a process, with all that it starts, which sees certain files and
+// is gone when [Run] returns. It knows no store and no derivations, only paths, arguments and an environment.
 //
-// # How
+// # On Linux
 //
-// This program runs itself once more, under another name, in user, mount, process, IPC, host name and, without network, network
-// namespaces of its own, where it sets up what the builder is to see and becomes the builder: the first process of its process
-// namespace, so that all others die with it. It is killed when the thread that started it ends, and so with this process.
+// The builder is process 1 of a process namespace, in a user namespace that knows no other user than the one it runs
+// as; both work for root and, where the system lets them make such namespaces, for everybody. Run executes its own
+// program again, under a name by which [Main] knows it, and that does so once more:
 //
-// A sandboxed builder sees a root folder in memory with its inputs, each bound read-only from a mount of the store; its outputs and
-// its build directory, which are folders of the host; what else the [Spec] lists; a minimal /dev, /etc and /proc; and is user 1000
-// of group 100. One that is not sandboxed sees the host, with an overlay in the place of the store directory: below it the mount
-// of the store, above it the folder for its outputs.
+//	narfs                process that calls Run
+//	└─ keeper            process 1 of an outer process namespace, in the user namespace; only waits
+//	   └─ builder        process 1 of the inner one, in new mount, IPC, UTS and network namespaces: mounts what it is to
+//	                     see, gives up all capabilities, executes the builder
 //
-// In both it has no capabilities and cannot get any, and a filter of system calls refuses setuid and setgid bits (EPERM) and extended
-// attributes (ENOTSUP), which no store keeps.
+// Linux 5.12 or newer is needed.
 //
-// # What may be left
+// A sandboxed builder's root is a read-only file system in memory, which holds:
 //
-// Outputs, the build directory, and Outputs + ".work" are folders of the caller's, who removes them. Nothing else outlives a process
-// that is killed: namespaces, and the mounts in them, go with the builder.
+//	StoreDir     Outputs, with the inputs bound read-only into it; writable
+//	/build       the build folder (Spec.BuildDirInside); writable
+//	/tmp         Spec.TmpDir, or a file system in memory; writable
+//	/proc        of its own processes; what only an id protects there is read-only if the builder is root outside
+//	/dev         full null random tty urandom zero, with Spec.KVM kvm; fd stdin stdout stderr shm pts ptmx
+//	/etc         passwd group hosts; with Spec.Network nsswitch.conf, and the host's hosts resolv.conf services
+//	and Spec.Binds.
+//
+// Inputs are seen through mounts; a symbolic link can have none, so it is made again in Outputs. Run takes those away
+// when the builder is done.
+//
+// A builder that is not sandboxed sees the host's files, with an overlay on StoreDir whose lower part is the whole of
+// StoreMount. Where the kernel refuses an overlay it sees its inputs there alone. If the host has no StoreDir, the
+// lowest existing folder above it is shown once more, with StoreDir made in it; what others create right there
+// afterwards is not seen. Not being sandboxed, it is only as confined as its user, and should not run as root.
+//
+// Every builder has: standard input /dev/null, standard output and error one pseudoterminal in raw mode, no other
+// descriptors, a session of its own without a terminal, no capabilities and no way to new ones, addresses that are not
+// random, no core dumps, umask 022, and a filter of system calls: no file becomes set-user-id or set-group-id, nor has
+// extended attributes.
+//
+// # Who may reach what
+//
+// StoreMount, Outputs, BuildDir and the sources of Binds are opened by the process that calls Run: as root, the folders
+// above them may be closed to the builder's user. Below them the builder is Spec.UID and Spec.GID to the host. A FUSE
+// mount without allow_other is readable only to the very ids that mounted it, so these must be they.
+//
+// # What can be left
+//
+// The kernel kills the keeper when the thread that started it ends, and with a namespace's first process all others, so
+// nothing runs on after a SIGKILL of the daemon. A builder can ask the kernel to let it outlive its parent; the keeper,
+// which it can neither see nor reach, is there because it does not. There is nothing that a control group could add.
+// Mounts are in the builder's namespace and end with it. What such an end leaves in files: the contents of
+// Outputs, with empty files and folders under the names of inputs; Outputs + ".work", which holds an empty folder that
+// nobody may read; BuildDir and TmpDir.
 package sandbox

@@ -6,6 +6,7 @@ import (
 	"encoding/gob"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -22,10 +23,14 @@ const childName = "narfs-build-child"
 // Descriptors of the child besides the standard ones.
 const (
 	orderFD  = 3 // an order, gob-encoded: the values of the environment need not be UTF-8, which JSON would ask for
-	reportFD = 4 // where the child writes readyMark just before it becomes the builder, and a report if that fails
+	reportFD = 4 // where readyMark comes just before the builder is executed, and a report if something fails
 )
 
-const readyMark = '\x02'
+// What the child writes to reportFD besides a report.
+const (
+	readyMark  = '\x02' // all is set up
+	signalMark = '\x03' // the builder was killed by the signal whose number follows
+)
 
 // order is what the child is told.
 type order struct {
@@ -84,20 +89,23 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 			return fail("give the builder its folder", err)
 		}
 	}
-	defer removePlaces(s)
+	outputs, err := openOutputs(s.Outputs)
+	if err != nil {
+		_ = slave.Close()
+		return fail("open "+s.Outputs, err)
+	}
+	defer func() {
+		outputs.tidy(s.Inputs)
+		_ = outputs.f.Close()
+	}()
 
 	// The parent's death signal is sent when this thread ends, and so it has to stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Args = []string{childName}
-	cmd.Env = []string{"GOMAXPROCS=1", "GOGC=off"} // of the child, not of the builder
-	cmd.Dir = "/"
-	cmd.Stdout, cmd.Stderr = slave, slave
-	cmd.ExtraFiles = []*os.File{what, reportTo}
-	cmd.SysProcAttr = attributes(s, root)
+	cmd := again(ctx, what, reportTo, slave)
+	cmd.SysProcAttr = keeperAttributes(s, root)
 	err = cmd.Start()
 	_ = slave.Close()
 	if err != nil {
@@ -128,6 +136,10 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 	}
 	exit := exitOf(cmd.ProcessState)
 	rest, ready := bytes.CutPrefix(said, []byte{readyMark})
+	if i := bytes.IndexByte(rest, signalMark); i >= 0 && i == len(rest)-2 {
+		exit = Exit{Signal: syscall.Signal(rest[i+1])}
+		rest = rest[:i]
+	}
 	switch {
 	case len(rest) > 0:
 		var r report
@@ -136,7 +148,7 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 		}
 		return Exit{}, r.err()
 	case !ready:
-		return fail("set up", errors.New("the process that sets up ended: "+exit.String()))
+		return fail("set up", errors.New("the process that sets up "+exit.String()))
 	}
 	return exit, nil
 }
@@ -145,7 +157,7 @@ func (r report) err() error {
 	var err error = syscall.Errno(r.Errno)
 	switch {
 	case r.Builder:
-		err = errors.Join(ErrBuilder, err)
+		err = fmt.Errorf("%w: %w", ErrBuilder, err)
 	case r.Errno == 0:
 		err = errors.New(r.Text)
 	}
@@ -158,29 +170,6 @@ func exitOf(p *os.ProcessState) Exit {
 		return Exit{Signal: status.Signal()}
 	}
 	return Exit{Code: p.ExitCode()}
-}
-
-// attributes says how the child begins: in namespaces of its own, where it has just those capabilities that it needs to
-// set them up. Root's child keeps root's id for the time being, though the namespace has no name for it: it can open
-// what only root can reach.
-func attributes(s Spec, root bool) *syscall.SysProcAttr {
-	uid, gid := inside(s)
-	a := &syscall.SysProcAttr{
-		Setsid:                     true,
-		Pdeathsig:                  syscall.SIGKILL,
-		Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		UidMappings:                []syscall.SysProcIDMap{{ContainerID: uid, HostID: s.UID, Size: 1}},
-		GidMappings:                []syscall.SysProcIDMap{{ContainerID: gid, HostID: s.GID, Size: 1}},
-		GidMappingsEnableSetgroups: root,
-		AmbientCaps: []uintptr{
-			unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_NET_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID,
-			unix.CAP_SETPCAP, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER,
-		},
-	}
-	if !s.Network {
-		a.Cloneflags |= unix.CLONE_NEWNET
-	}
-	return a
 }
 
 // inside returns the ids that the builder has in its own eyes.
@@ -230,14 +219,30 @@ func copyLog(w io.Writer, master *os.File, cancel context.CancelCauseFunc) {
 	}
 }
 
-// removePlaces takes away from Outputs what the child made there to show inputs at.
-func removePlaces(s Spec) {
-	fd, err := unix.Open(s.Outputs, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
+// outputs is the folder for outputs as it was before the builder had it.
+type outputs struct {
+	f    *os.File
+	mode os.FileMode
+}
+
+func openOutputs(path string) (o outputs, err error) {
+	if o.f, err = os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+		return o, err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	for _, name := range s.Inputs {
+	fi, err := o.f.Stat()
+	if err != nil {
+		_ = o.f.Close()
+		return o, err
+	}
+	o.mode = fi.Mode()
+	return o, nil
+}
+
+// tidy gives the folder its mode back, and takes away what the child made there to show inputs at.
+func (o outputs) tidy(inputs []string) {
+	_ = o.f.Chmod(o.mode)
+	fd := int(o.f.Fd())
+	for _, name := range inputs {
 		if err := unix.Unlinkat(fd, name, unix.AT_REMOVEDIR); errors.Is(err, unix.ENOTDIR) {
 			_ = unix.Unlinkat(fd, name, 0)
 		}
@@ -266,10 +271,12 @@ func openPTY(uid int) (master, slave *os.File, err error) {
 			return
 		}
 		// By path it could be another one: /dev/pts need not be the file system that /dev/ptmx belongs to.
-		n, _, errno := unix.Syscall(unix.SYS_IOCTL, m, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-		if fd = int(n); errno != 0 {
+		peer, _, errno := unix.Syscall(unix.SYS_IOCTL, m, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+		if errno != 0 {
 			op = errno
+			return
 		}
+		fd = int(peer)
 	}); err != nil {
 		return nil, nil, err
 	}

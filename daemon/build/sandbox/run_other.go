@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !darwin
 
 package sandbox
 
@@ -7,19 +7,15 @@ import (
 	"errors"
 )
 
-// errSystem says that there is no sandbox for this system yet.
-var errSystem = errors.New("builders can only be run on Linux yet")
+var errSystem = errors.New("narfs runs builders on Linux and macOS only") //nolint:gochecknoglobals // a sentinel
 
-// Main becomes a builder, if this process was started to, and does not return then.
-func Main() {}
-
-// Run runs a builder.
-func Run(_ context.Context, s Spec) (Exit, error) {
-	if _, err := s.withDefaults(); err != nil {
-		return Exit{}, err
-	}
+// Run returns an error: builders run on Linux and macOS only.
+func Run(context.Context, Spec) (Exit, error) {
 	return Exit{}, &SetupError{Op: "run a builder", Err: errSystem}
 }
 
-// Available says what is missing for builders here.
+// Available returns an error: builders run on Linux and macOS only.
 func Available(context.Context) error { return errSystem }
+
+// Main does nothing: it is of use where Run starts this program once more.
+func Main() {}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -37,9 +38,10 @@ type Spec struct {
 	BuildDirInside string // where it is seen; "" means BuildDir, which it must be if not sandboxed
 	TmpDir         string // host folder seen as /tmp by a sandboxed builder; "" makes a file system in memory
 
+	// Binds are shown in the order of their targets. They come last, and cover what else is there.
 	Binds []Bind
 
-	Builder string   // path as the builder sees it
+	Builder string   // path as the builder sees it; a relative one begins in Dir
 	Args    []string // without the program's name, which is the base name of Builder
 	Env     []string // NAME=VALUE; all that there is
 	Dir     string   // "" means BuildDirInside
@@ -116,7 +118,6 @@ func (s Spec) withDefaults() (Spec, error) {
 		{"Outputs", s.Outputs},
 		{"BuildDir", s.BuildDir},
 		{"BuildDirInside", s.BuildDirInside},
-		{"Builder", s.Builder},
 		{"Dir", s.Dir},
 	} {
 		if !filepath.IsAbs(p.path) || strings.ContainsRune(p.path, 0) {
@@ -131,7 +132,7 @@ func (s Spec) withDefaults() (Spec, error) {
 			return bad("input %q is not a base name", name)
 		}
 	}
-	s.Binds = append([]Bind(nil), s.Binds...)
+	s.Binds = slices.Clone(s.Binds)
 	for i := range s.Binds {
 		b := &s.Binds[i]
 		if b.Target == "" {
@@ -142,6 +143,8 @@ func (s Spec) withDefaults() (Spec, error) {
 			return bad("cannot show %q as %q", b.Source, b.Target)
 		}
 	}
+	// What is above comes first, and does not cover what is below.
+	slices.SortStableFunc(s.Binds, func(a, b Bind) int { return strings.Compare(a.Target, b.Target) })
 	if uid := os.Geteuid(); uid != 0 && (s.UID != uid || s.GID != os.Getegid()) {
 		return bad("only root can run a builder as user %d, group %d", s.UID, s.GID)
 	}
