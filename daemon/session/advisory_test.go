@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/session"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
+	"github.com/narfs/narfs/internal/nixwire"
 	"github.com/narfs/narfs/internal/wire"
 )
 
@@ -216,6 +218,55 @@ func TestAssertViaBuildDerivation(t *testing.T) {
 			}
 			next := connectWorker(t, m, untrusted, 38)
 			next.usable(t)
+		}
+	}
+}
+
+// The serve protocol leads to the same builder: who is not trusted does not choose a path there either, and a derivation of his counts
+// under its own path alone.
+func TestBuildDerivationByServe(t *testing.T) {
+	t.Parallel()
+	for name, output := range map[string]drv.Output{
+		"input-addressed": {Kind: drv.InputAddressed, Path: somePath(t, "x")},
+		"deferred":        {Kind: drv.Deferred},
+		"floating":        {Kind: drv.Floating, Method: nix.MethodNAR, Algo: nix.SHA256},
+	} {
+		for _, who := range []acl.Access{trusted, untrusted} {
+			s := open(t)
+			m := manager(t, s, session.Options{})
+			c := connect(t, m, who, session.ServeOptions{Write: true})
+			d := &drv.BasicDerivation{
+				Name: "x", Platform: "x86_64-linux", Builder: "/bin/sh", Env: map[string]string{"out": ""}, Outputs: map[string]drv.Output{"out": output},
+			}
+			claimed := somePath(t, "x.drv")
+			_, _ = c.W.Uint64(uint64(serveproto.BuildDerivation)), c.WritePath(claimed)
+			if err := errors.Join(c.WriteDerivation(d), c.WriteBuildOptions(serveproto.BuildOptions{}), c.W.Flush()); err != nil {
+				t.Fatal(err)
+			}
+			status, err := c.R.Uint64()
+			var text string
+			if err == nil {
+				text, err = c.R.String(1000, "message")
+			}
+			if who.Level != acl.Trusted && name != "floating" {
+				if got, want := textOf(c.end()), "you are not privileged to build input-addressed derivations"; err == nil || got != want {
+					t.Errorf("%s: status %d, %q, %v; the server said %q; want %q", name, status, text, err, got, want)
+				}
+				continue
+			}
+			// Without a mount nothing is built.
+			if err != nil || nixwire.Status(status) != nixwire.MiscFailure {
+				t.Errorf("%s: status %d, %q, %v; want a failure", name, status, text, err)
+			}
+			_ = c.end()
+			file, err := (&drv.Derivation{BasicDerivation: *d}).File(nix.DefaultStoreDir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stored, err := s.IsValid(file.Path); err != nil || stored != (who.Level != acl.Trusted) {
+				t.Errorf("%s: the derivation of %s is stored under its own path: %v, %v", name, who.User, stored, err)
+			}
+			nothingHeld(t, s, m)
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/build"
+	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/nixwire"
@@ -68,14 +71,43 @@ func (q *requests) build(ctx context.Context, wanted []build.Wanted, mode build.
 	return builder.Build(ctx, wanted, mode, o), nil
 }
 
-// buildDerivation has a derivation realised whose inputs are there.
+// buildDerivation has a derivation realised whose inputs are there, if the client may have it built.
 func (q *requests) buildDerivation(ctx context.Context, p nix.StorePath, d *drv.BasicDerivation, mode build.Mode, o build.Settings) (nixwire.BuildResult, error) {
 	builder := q.session.m.opts.Builder
 	if builder == nil {
 		return nixwire.BuildResult{Status: nixwire.MiscFailure, ErrorMsg: errNoBuilder.Error()}, nil
 	}
+	kind, err := d.Kind()
+	if err != nil {
+		return nixwire.BuildResult{Status: nixwire.MiscFailure, ErrorMsg: fmt.Sprintf("derivation '%s': %v", q.store.Dir().Path(p), err)}, nil
+	}
+	// Where the contents decide about the path, nobody can put there what he likes. Else it needs the derivation, and all below it.
+	if kind == drv.InputAddressed || kind == drv.Deferred {
+		if err := q.session.access.May(acl.BuildAny); err != nil {
+			return nixwire.BuildResult{}, err
+		}
+	}
+	if q.session.access.Level != acl.Trusted {
+		// What it says that it is called like counts for others.
+		if p, err = q.ownPath(ctx, d); err != nil {
+			return nixwire.BuildResult{}, err
+		}
+	}
 	q.session.setDoing("building " + p.BaseName())
 	return buildResult(builder.BuildDerivation(ctx, p, d, mode, o))
+}
+
+// ownPath stores a derivation and returns its path.
+func (q *requests) ownPath(ctx context.Context, basic *drv.BasicDerivation) (nix.StorePath, error) {
+	d := &drv.Derivation{BasicDerivation: *basic}
+	file, err := d.File(q.store.Dir())
+	if err != nil {
+		return nix.StorePath{}, err
+	}
+	info, err := q.add(ctx, bytes.NewReader(file.Text), store.AddOptions{
+		Name: d.Name + drv.Extension, Method: nix.MethodText, References: file.References, LockTimeout: q.session.settings.LockTimeout,
+	})
+	return info.Path, err
 }
 
 // errNoBuilder says that this process does not build.

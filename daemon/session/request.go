@@ -91,3 +91,16 @@ func (q *requests) receive(ctx context.Context, info nix.PathInfo, opts store.Im
 	}
 	return q.store.Import(ctx, info, nar, opts)
 }
+
+// add makes a path valid whose name follows from its contents. It is durable within a second, and before the session ends: clients
+// add derivations one by one, and would wait for the disk each time.
+func (q *requests) add(ctx context.Context, src io.Reader, opts store.AddOptions) (nix.PathInfo, error) {
+	paid, err := q.session.payPins(1 + len(opts.References))
+	if err != nil {
+		return nix.PathInfo{}, err
+	}
+	defer paid()
+	q.session.setDoing("receiving " + opts.Name)
+	opts.Holder, opts.Pins, opts.Lazy = q.session.holder(), q.session.pins, true
+	return q.store.Add(ctx, src, opts)
+}

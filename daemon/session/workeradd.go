@@ -98,18 +98,11 @@ func (f fileReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// add makes a path valid whose name follows from its contents. It is durable within a second, and before the session ends: clients
-// add derivations one by one, and would wait for the disk each time.
+// add makes a path valid that the client sends, and whose name follows from its contents.
 func (v *worker) add(ctx context.Context, src io.Reader, opts store.AddOptions) (nix.PathInfo, error) {
-	paid, err := v.session.payPins(1 + len(opts.References))
-	if err != nil {
-		return nix.PathInfo{}, err
-	}
-	defer paid()
-	v.session.setDoing("receiving " + opts.Name)
-	opts.Holder, opts.Pins, opts.LockTimeout, opts.Lazy = v.session.holder(), v.session.pins, v.settings.LockTimeout, true
+	opts.LockTimeout = v.settings.LockTimeout
 	v.changed = true
-	return v.store.Add(ctx, src, opts)
+	return v.requests.add(ctx, src, opts)
 }
 
 func (v *worker) addTextToStore(ctx context.Context) error {
