@@ -130,18 +130,7 @@ func nixDaemonArgs(args []string, getenv func(string) string) []string {
 	if state != "" && getenv(envState) == "" {
 		out = append(out, "--state="+state)
 	}
-	for i := 0; i < len(args); i++ {
-		switch arg := args[i]; {
-		case arg == "--daemon": // once the only way
-		case arg == "--store" && i+1 < len(args):
-			i++
-			if strings.HasPrefix(args[i], "/") {
-				out = append(out, "--state="+args[i])
-			}
-		default:
-			out = append(out, arg)
-		}
-	}
+	out = append(out, withStore(args, "--daemon")...) // once the only way
 	if slices.Contains(args, "--stdio") {
 		return out
 	}
@@ -161,16 +150,19 @@ func nixDaemonArgs(args []string, getenv func(string) string) []string {
 // isNixStore recognises how Nix clients start the other side: nix-store --serve.
 func isNixStore(name string) bool { return name == "nix-store" }
 
-// nixServeArgs turns the command line of nix-store --serve into one of narfs. What follows --store, which Nix clients send for
-// the store parameter remote-store, names a state directory if it is a path.
+// nixServeArgs turns the command line of nix-store --serve into one of narfs. Nix clients send --store for the store parameter remote-store.
 func nixServeArgs(args []string) ([]string, error) {
 	if !slices.Contains(args, "--serve") {
 		return nil, errors.New("this nix-store is narfs, which under that name only knows --serve")
 	}
-	out := []string{"serve"}
+	return append([]string{"serve"}, withStore(args, "--serve")...), nil
+}
+
+// withStore returns arguments without one that says nothing here, and with what follows --store as the state directory, if it is a path.
+func withStore(args []string, without string) (out []string) {
 	for i := 0; i < len(args); i++ {
 		switch arg := args[i]; {
-		case arg == "--serve":
+		case arg == without:
 		case arg == "--store" && i+1 < len(args):
 			i++
 			if strings.HasPrefix(args[i], "/") {
@@ -180,5 +172,5 @@ func nixServeArgs(args []string) ([]string, error) {
 			out = append(out, arg)
 		}
 	}
-	return out, nil
+	return out
 }
