@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/narfs/narfs/daemon/acl"
@@ -76,6 +77,17 @@ func (q *requests) holdOrFail(paths ...nix.StorePath) error {
 		}
 	}
 	return nil
+}
+
+// holds pins a path if it is valid, and reports whether it is.
+func (q *requests) holds(p nix.StorePath) (bool, error) {
+	valid, err := q.session.hold([]nix.StorePath{p})
+	return len(valid) == 1, err
+}
+
+// notHad says that a path is not to be had.
+func (q *requests) notHad(p nix.StorePath) string {
+	return fmt.Sprintf("path '%s' is not valid, and there is no substituter that has it", q.store.Dir().Path(p))
 }
 
 // receive makes one path valid that the client sends.

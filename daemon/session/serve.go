@@ -322,10 +322,10 @@ func (v *server) buildPaths(ctx context.Context) error {
 			wanted = append(wanted, build.Wanted{Path: d.Path, Outputs: d.Outputs})
 			continue
 		}
-		if valid, err := v.session.hold([]nix.StorePath{d.Path}); err != nil {
+		if there, err := v.holds(d.Path); err != nil {
 			return err
-		} else if len(valid) == 0 {
-			return v.WriteNotBuilt(1, fmt.Sprintf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(d.Path)))
+		} else if !there {
+			return v.WriteNotBuilt(1, v.notHad(d.Path))
 		}
 	}
 	settings, err := v.settings(req.Options)

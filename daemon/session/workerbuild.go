@@ -22,10 +22,10 @@ func (v *worker) ensurePath(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if valid, err := v.session.hold([]nix.StorePath{p}); err != nil {
+	if there, err := v.holds(p); err != nil {
 		return err
-	} else if len(valid) == 0 {
-		return fmt.Errorf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(p))
+	} else if !there {
+		return errors.New(v.notHad(p))
 	}
 	return v.ok(ctx)
 }
@@ -33,8 +33,7 @@ func (v *worker) ensurePath(ctx context.Context) error {
 // has reports whether what a client wants to have is there, and holds it.
 func (v *worker) has(ctx context.Context, d workerproto.DerivedPath) (bool, error) {
 	if !d.Built {
-		valid, err := v.session.hold([]nix.StorePath{d.Path})
-		return len(valid) == 1, err
+		return v.holds(d.Path)
 	}
 	outputs, err := v.outputs(ctx, d)
 	if err != nil {
@@ -44,7 +43,7 @@ func (v *worker) has(ctx context.Context, d workerproto.DerivedPath) (bool, erro
 		if o.Path.IsZero() {
 			return false, nil
 		}
-		if valid, err := v.session.hold([]nix.StorePath{o.Path}); err != nil || len(valid) == 0 {
+		if there, err := v.holds(o.Path); err != nil || !there {
 			return false, err
 		}
 	}
@@ -204,26 +203,22 @@ func (v *worker) queryMissing(ctx context.Context) error {
 	return v.answer(ctx, func() error { return v.WriteMissing(missing) })
 }
 
-// checkMode refuses what a client may not ask a build for.
-func (v *worker) checkMode(mode workerproto.BuildMode) error {
-	if mode == workerproto.BuildRepair && !v.may(acl.Repair) {
-		return errors.New("repairing is not allowed because you are not in 'trusted-users'")
+// buildMode is the mode of a build that a client asks for, if he may.
+func (v *worker) buildMode(mode workerproto.BuildMode) (build.Mode, error) {
+	switch {
+	case mode == workerproto.BuildCheck:
+		return build.Check, nil
+	case mode != workerproto.BuildRepair:
+		return build.Normal, nil
+	case !v.may(acl.Repair):
+		return 0, errors.New("repairing is not allowed because you are not in 'trusted-users'")
+	default:
+		return 0, errors.New("repairing by building is not there yet; narfs repair --from takes contents from elsewhere")
 	}
-	return nil
 }
 
 func (v *worker) buildPaths(ctx context.Context) error {
-	req, err := v.ReadBuildPaths()
-	if err != nil {
-		return err
-	}
-	if err := v.begin(); err != nil {
-		return err
-	}
-	if err := v.checkMode(req.Mode); err != nil {
-		return err
-	}
-	results, err := v.buildAll(ctx, req)
+	results, err := v.buildAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -248,15 +243,18 @@ func (v *worker) buildPaths(ctx context.Context) error {
 // outputCost is about what a built output takes beside its realisation.
 const outputCost = 256
 
-// buildAll has paths there, and says what became of each.
-func (v *worker) buildAll(ctx context.Context, req workerproto.BuildPathsRequest) ([]workerproto.KeyedBuildResult, error) {
-	mode := build.Normal
-	switch req.Mode {
-	case workerproto.BuildCheck:
-		mode = build.Check
-	case workerproto.BuildRepair:
-		return nil, errors.New("repairing by building is not there yet; narfs repair --from takes contents from elsewhere")
-	case workerproto.BuildNormal:
+// buildAll reads which paths a client wants, has them there, and says what became of each.
+func (v *worker) buildAll(ctx context.Context) ([]workerproto.KeyedBuildResult, error) {
+	req, err := v.ReadBuildPaths()
+	if err != nil {
+		return nil, err
+	}
+	if err := v.begin(); err != nil {
+		return nil, err
+	}
+	mode, err := v.buildMode(req.Mode)
+	if err != nil {
+		return nil, err
 	}
 	results := make([]workerproto.KeyedBuildResult, len(req.Paths))
 	var wanted []build.Wanted
@@ -267,16 +265,13 @@ func (v *worker) buildAll(ctx context.Context, req workerproto.BuildPathsRequest
 			wanted, at = append(wanted, build.Wanted{Path: d.Path, Outputs: d.Outputs}), append(at, i)
 			continue
 		}
-		valid, err := v.session.hold([]nix.StorePath{d.Path})
+		there, err := v.holds(d.Path)
 		if err != nil {
 			return nil, err
 		}
 		results[i].Result.Status = nixwire.AlreadyValid
-		if len(valid) == 0 {
-			results[i].Result = nixwire.BuildResult{
-				Status:   nixwire.NoSubstituters,
-				ErrorMsg: fmt.Sprintf("path '%s' is not valid, and there is no substituter that has it", v.Dir.Path(d.Path)),
-			}
+		if !there {
+			results[i].Result = nixwire.BuildResult{Status: nixwire.NoSubstituters, ErrorMsg: v.notHad(d.Path)}
 		}
 	}
 	if len(wanted) == 0 {
@@ -342,17 +337,7 @@ func (v *worker) hear() func(build.Event) {
 }
 
 func (v *worker) buildPathsWithResults(ctx context.Context) error {
-	req, err := v.ReadBuildPaths()
-	if err != nil {
-		return err
-	}
-	if err := v.begin(); err != nil {
-		return err
-	}
-	if err := v.checkMode(req.Mode); err != nil {
-		return err
-	}
-	results, err := v.buildAll(ctx, req)
+	results, err := v.buildAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -367,12 +352,9 @@ func (v *worker) buildDerivation(ctx context.Context) error {
 	if err := v.begin(); err != nil {
 		return err
 	}
-	if err := v.checkMode(req.Mode); err != nil {
+	mode, err := v.buildMode(req.Mode)
+	if err != nil {
 		return err
-	}
-	mode := build.Normal
-	if req.Mode == workerproto.BuildCheck {
-		mode = build.Check
 	}
 	v.changed = true
 	settings, err := v.session.buildSettings(v.settings, v.hear())

@@ -15,11 +15,11 @@ func (v *worker) isValidPath(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	valid, err := v.session.hold([]nix.StorePath{p})
+	there, err := v.holds(p)
 	if err != nil {
 		return err
 	}
-	return v.answer(ctx, func() error { return v.W.Bool(len(valid) == 1) })
+	return v.answer(ctx, func() error { return v.W.Bool(there) })
 }
 
 func (v *worker) queryReferrers(ctx context.Context) error {
@@ -51,7 +51,7 @@ func (v *worker) queryPathInfo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := v.session.hold([]nix.StorePath{p}); err != nil {
+	if _, err := v.holds(p); err != nil {
 		return err
 	}
 	info, err := v.store.PathInfo(p)

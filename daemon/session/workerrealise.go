@@ -44,7 +44,7 @@ func (v *worker) queryRealisation(ctx context.Context) error {
 	var answer workerproto.Realisation
 	if ok {
 		// What it names is needed now.
-		if _, err := v.session.hold([]nix.StorePath{r.OutPath}); err != nil {
+		if _, err := v.holds(r.OutPath); err != nil {
 			return err
 		}
 		json, err := r.JSON()
