@@ -37,18 +37,18 @@ const buildDirInside = "/build"
 // attempt is one run of a builder.
 type attempt struct {
 	g       *goal
-	closure []nix.StorePath          // what it sees
-	scratch string                   // STATE/builds/…
-	inside  string                   // the build directory as the builder sees it
+	closure []nix.StorePath // what it sees
+	scratch string          // STATE/builds/…
+	inside  string          // the build directory as the builder sees it
+	kind    drv.Kind
 	sandbox bool                     // it sees its inputs only
 	paths   map[string]nix.StorePath // of outputs, as the builder is to make them
-	final   map[string]nix.StorePath // of those whose path is known
 	rewrite func(string) string      // placeholders
 	log     *buildLog
 }
 
 func (g *goal) attempt(ctx context.Context, closure []nix.StorePath) Result {
-	a := &attempt{g: g, closure: closure, paths: map[string]nix.StorePath{}, final: map[string]nix.StorePath{}}
+	a := &attempt{g: g, closure: closure, paths: map[string]nix.StorePath{}}
 	keep := false
 	defer func() {
 		if a.scratch != "" && !keep {
@@ -71,7 +71,7 @@ func (g *goal) attempt(ctx context.Context, closure []nix.StorePath) Result {
 
 func (a *attempt) run(ctx context.Context) ([]Output, error) {
 	g := a.g
-	if err := a.prepare(ctx); err != nil {
+	if err := a.prepare(); err != nil {
 		return nil, err
 	}
 	log, err := g.b.newLog(g)
@@ -92,16 +92,15 @@ func (a *attempt) run(ctx context.Context) ([]Output, error) {
 }
 
 // prepare makes the scratch folders and decides where outputs are made.
-func (a *attempt) prepare(ctx context.Context) error {
+func (a *attempt) prepare() (err error) {
 	g := a.g
-	kind, err := g.d.Kind()
-	if err != nil {
+	if a.kind, err = g.d.Kind(); err != nil {
 		return err
 	}
 	noChroot := g.d.Env["__noChroot"] == "1"
 	a.sandbox = g.o.Sandboxed
 	if g.o.Relaxed {
-		a.sandbox = !noChroot && kind != drv.Fixed && kind != drv.Impure
+		a.sandbox = !noChroot && !a.network()
 	} else if a.sandbox && noChroot {
 		return fail(nixwire.MiscFailure, "derivation '%s' has '__noChroot' set, but that's not allowed when 'sandbox' is 'true'", g.b.print(g.path))
 	}
@@ -120,17 +119,13 @@ func (a *attempt) prepare(ctx context.Context) error {
 	if a.sandbox {
 		a.inside = buildDirInside
 	}
-	known, err := g.b.knownOutputs(ctx, g.d)
-	if err != nil {
-		return err
-	}
 	var pairs []string
 	for _, name := range g.d.OutputNames() {
-		out := g.d.Outputs[name]
-		p := known[name].OutPath
-		if out.Kind == drv.InputAddressed || out.Kind == drv.Fixed {
-			a.final[name] = p
-		} else if p, err = freshPath(drv.OutputPathName(g.d.Name, name)); err != nil {
+		p, err := g.d.Outputs[name].StorePath(g.b.store.Dir(), g.d.Name, name)
+		if err == nil && p.IsZero() {
+			p, err = freshPath(drv.OutputPathName(g.d.Name, name))
+		}
+		if err != nil {
 			return err
 		}
 		a.paths[name] = p
@@ -150,7 +145,6 @@ func freshPath(name string) (nix.StorePath, error) {
 // environment returns what the builder gets as its environment, after it has written the files that belong to it.
 func (a *attempt) environment() ([]string, error) {
 	g := a.g
-	kind, _ := g.d.Kind()
 	env := map[string]string{
 		"PATH": "/path-not-set", "HOME": "/homeless-shelter", "NIX_STORE": string(g.b.store.Dir()),
 		"NIX_BUILD_CORES": fmt.Sprint(g.o.Cores),
@@ -180,10 +174,10 @@ func (a *attempt) environment() ([]string, error) {
 	for _, name := range []string{"NIX_BUILD_TOP", "TMPDIR", "TEMPDIR", "TMP", "TEMP", "PWD"} {
 		env[name] = a.inside
 	}
-	if kind == drv.Fixed {
+	if a.kind == drv.Fixed {
 		env["NIX_OUTPUT_CHECKED"] = "1"
 	}
-	if (kind == drv.Fixed || kind == drv.Impure) && g.o.ImpureEnv != nil {
+	if a.network() && g.o.ImpureEnv != nil {
 		for name := range strings.FieldsSeq(g.d.Env["impureEnvVars"]) {
 			env[name] = g.o.ImpureEnv(name)
 		}
@@ -205,10 +199,7 @@ func (a *attempt) writeFile(name, text string) error {
 }
 
 // network reports whether the builder may use the network.
-func (a *attempt) network() bool {
-	kind, _ := a.g.d.Kind()
-	return kind == drv.Fixed || kind == drv.Impure
-}
+func (a *attempt) network() bool { return a.kind == drv.Fixed || a.kind == drv.Impure }
 
 func (a *attempt) binds() (all []sandbox.Bind) {
 	if !a.sandbox {

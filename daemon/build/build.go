@@ -227,13 +227,7 @@ func (b *Builder) realise(ctx context.Context, path nix.StorePath, d *drv.Deriva
 	b.mu.Unlock()
 	if left == 0 {
 		g.cancel(context.Cause(ctx))
-	}
-	select {
-	case <-g.done:
-	default:
-		if left == 0 {
-			<-g.done // with its builder
-		}
+		<-g.done // with its builder
 	}
 	select {
 	case <-h.told:
@@ -303,24 +297,15 @@ func (b *Builder) knownOutputs(ctx context.Context, d *drv.Derivation) (map[stri
 	}
 	known := map[string]nix.Realisation{}
 	for name, out := range d.Outputs {
-		id := nix.DrvOutput{Hash: modulo.Hash, Output: name}
-		p, err := out.StorePath(b.store.Dir(), d.Name, name)
-		if err != nil {
-			return nil, err
-		}
-		if !p.IsZero() {
-			known[name] = nix.Realisation{ID: id, OutPath: p}
-			continue
-		}
-		r, err := b.store.Realisation(id.String())
-		if errors.Is(err, store.ErrNoRealisation) {
-			continue
+		r := nix.Realisation{ID: nix.DrvOutput{Hash: modulo.Hash, Output: name}}
+		if r.OutPath, err = out.StorePath(b.store.Dir(), d.Name, name); err == nil && r.OutPath.IsZero() {
+			r, err = b.store.KnownRealisation(r.ID)
 		}
 		if err != nil {
 			return nil, err
 		}
-		if known[name], err = nix.ParseRealisation(r.JSON); err != nil {
-			return nil, err
+		if !r.OutPath.IsZero() {
+			known[name] = r
 		}
 	}
 	return known, nil

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -138,8 +139,7 @@ func (g *goal) run(ctx context.Context, key goalKey) {
 
 func (g *goal) work(ctx context.Context) Result {
 	b := g.b
-	stored := g.d == nil
-	if stored {
+	if g.d == nil {
 		g.o.Pins.Add(g.path)
 		d, err := b.store.Derivation(g.path)
 		if err != nil {
@@ -274,7 +274,7 @@ func (g *goal) viaResolved(ctx context.Context, d *drv.Derivation) Result {
 	}
 	file, err := d.File(dir)
 	if err == nil {
-		_, err = b.store.Add(ctx, strings.NewReader(string(file.Text)), store.AddOptions{
+		_, err = b.store.Add(ctx, bytes.NewReader(file.Text), store.AddOptions{
 			Name: d.Name + drv.Extension, Method: nix.MethodText, References: file.References, Pins: g.o.Pins, Lazy: true, Holder: g.o.Holder,
 		})
 	}

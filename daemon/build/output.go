@@ -178,7 +178,7 @@ func (a *attempt) settle(ctx context.Context, m *made, all map[string]*made) err
 		m.info.References = m.refs
 		m.info.NarHash, m.info.NarSize = m.narHash, m.narSize
 	case drv.Fixed:
-		m.info.Path, m.info.CA = a.final[m.name], out.CA
+		m.info.Path, m.info.CA = m.scratch, out.CA
 		if len(m.refs) > 0 {
 			return fail(nixwire.OutputRejected, "fixed-output derivations must not reference store paths: '%s' references %d distinct paths, e.g. '%s'",
 				g.b.print(g.path), len(m.refs), g.b.print(m.refs[0]))
@@ -259,7 +259,7 @@ func (a *attempt) importOutput(ctx context.Context, m *made, all map[string]*mad
 	g := a.g
 	for _, key := range g.o.Keys {
 		if m.info.NarHash.IsZero() {
-			continue // signed below
+			continue // addressed by its contents: nobody needs a signature
 		}
 		if err := m.info.Sign(g.b.store.Dir(), key); err != nil {
 			return err

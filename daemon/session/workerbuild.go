@@ -91,7 +91,7 @@ func (v *worker) outputMap(ctx context.Context, p nix.StorePath) ([]workerproto.
 				}
 				modulo = &m
 			}
-			r, _, err := v.realisation(nix.DrvOutput{Hash: modulo.Hash, Output: name})
+			r, err := v.store.KnownRealisation(nix.DrvOutput{Hash: modulo.Hash, Output: name})
 			if err != nil {
 				return nil, err
 			}

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 
@@ -11,19 +10,6 @@ import (
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
 )
-
-// realisation returns what is known of an output; ok is false if nothing is.
-func (v *worker) realisation(id nix.DrvOutput) (r nix.Realisation, ok bool, err error) {
-	got, err := v.store.Realisation(id.String())
-	if errors.Is(err, store.ErrNoRealisation) {
-		return r, false, nil
-	}
-	if err != nil {
-		return r, false, err
-	}
-	r, err = nix.ParseRealisation(got.JSON)
-	return r, err == nil, err
-}
 
 func (v *worker) queryRealisation(ctx context.Context) error {
 	text, err := v.ReadQueryRealisation()
@@ -37,12 +23,12 @@ func (v *worker) queryRealisation(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, ok, err := v.realisation(id)
+	r, err := v.store.KnownRealisation(id)
 	if err != nil {
 		return err
 	}
 	var answer workerproto.Realisation
-	if ok {
+	if !r.OutPath.IsZero() {
 		// What it names is needed now.
 		if _, err := v.holds(r.OutPath); err != nil {
 			return err

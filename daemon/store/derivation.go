@@ -198,6 +198,18 @@ func (s *Store) Realisations(fn func(Realisation) error) error {
 	})
 }
 
+// KnownRealisation returns the realisation of an output, or a zero one if there is none.
+func (s *Store) KnownRealisation(id nix.DrvOutput) (r nix.Realisation, err error) {
+	got, err := s.Realisation(id.String())
+	if errors.Is(err, ErrNoRealisation) {
+		return r, nil
+	}
+	if err != nil {
+		return r, err
+	}
+	return nix.ParseRealisation(got.JSON)
+}
+
 // PutRealisation records which path an output is, which must be valid, else ErrNotValid. Update is given what is recorded already, zero
 // if nothing is, and returns what is to be; an error of its is returned.
 func (s *Store) PutRealisation(ctx context.Context, id string, update func(old Realisation) (Realisation, error)) error {
