@@ -13,7 +13,8 @@
 //  5. runs the builder in a sandbox (package sandbox), which sees its inputs in a mount of the store, and makes its outputs in a
 //     scratch folder in the place of the store directory;
 //  6. takes the outputs over: each is read as a NAR, never through a link, and searched for the hash parts of all that it may refer
-//     to; read again for its content address, if it gets one; and imported like any path, which compares the first hash. What a builder that was not killed could still change later is not the store's.
+//     to; read again for its content address, if it gets one; and imported like any path, which compares the first hash. What a
+//     builder that was not killed could still change later is not the store's.
 //
 // # Scratch
 //

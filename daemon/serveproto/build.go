@@ -125,11 +125,7 @@ func (c *Conn) WriteBuildResult(r nixwire.BuildResult) error {
 	}
 	// The server of Nix 2.8 writes the outputs to all clients, and older ones lose step.
 	if c.Version.AtLeast(2, 6) {
-		_ = c.W.Uint64(uint64(len(r.Outputs)))
-		for _, o := range r.Outputs {
-			_ = c.W.String(o.ID)
-			err = c.W.String(o.Realisation)
-		}
+		err = c.WriteBuiltOutputs(r.Outputs)
 	}
 	return err
 }
@@ -164,19 +160,6 @@ func (c *Conn) readBuildResult() (r nixwire.BuildResult, err error) {
 	if !c.Version.AtLeast(2, 6) {
 		return r, nil
 	}
-	n, err := c.R.Count(nixwire.MaxOutputs, "outputs")
-	if err != nil {
-		return r, nixwire.Unexpected(err)
-	}
-	for range n {
-		var o nixwire.BuiltOutput
-		if o.ID, err = c.ReadText(nixwire.MaxPath, "output"); err != nil {
-			return r, err
-		}
-		if o.Realisation, err = c.ReadText(nixwire.MaxMessage, "realisation"); err != nil {
-			return r, err
-		}
-		r.Outputs = append(r.Outputs, o)
-	}
-	return r, nil
+	r.Outputs, err = c.ReadBuiltOutputs()
+	return r, err
 }

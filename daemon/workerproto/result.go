@@ -151,11 +151,7 @@ func (c *Conn) WriteBuildResult(r nixwire.BuildResult) error {
 		}
 	}
 	if c.Version.AtLeast(1, 28) {
-		err = c.W.Uint64(uint64(len(r.Outputs)))
-		for _, o := range r.Outputs {
-			_ = c.W.String(o.ID)
-			err = c.W.String(o.Realisation)
-		}
+		err = c.WriteBuiltOutputs(r.Outputs)
 	}
 	return err
 }
@@ -195,21 +191,8 @@ func (c *Conn) ReadBuildResult() (r nixwire.BuildResult, err error) {
 	if !c.Version.AtLeast(1, 28) {
 		return r, nil
 	}
-	n, err := c.R.Count(nixwire.MaxOutputs, "outputs")
-	if err != nil {
-		return r, nixwire.Unexpected(err)
-	}
-	for range n {
-		var o nixwire.BuiltOutput
-		if o.ID, err = c.ReadText(maxShort, "output"); err != nil {
-			return r, err
-		}
-		if o.Realisation, err = c.ReadText(nixwire.MaxMessage, "realisation"); err != nil {
-			return r, err
-		}
-		r.Outputs = append(r.Outputs, o)
-	}
-	return r, nil
+	r.Outputs, err = c.ReadBuiltOutputs()
+	return r, err
 }
 
 func (c *Conn) readOptionalTime() (*int64, error) {

@@ -168,3 +168,32 @@ type BuildResult struct {
 	CPUSystem        *int64
 	Outputs          []BuiltOutput // in order
 }
+
+// ReadBuiltOutputs reads the outputs of a build result.
+func (c *Conn) ReadBuiltOutputs() (outputs []BuiltOutput, err error) {
+	n, err := c.R.Count(MaxOutputs, "outputs")
+	if err != nil {
+		return nil, Unexpected(err)
+	}
+	for range n {
+		var o BuiltOutput
+		if o.ID, err = c.ReadText(MaxPath, "output"); err != nil {
+			return nil, err
+		}
+		if o.Realisation, err = c.ReadText(MaxMessage, "realisation"); err != nil {
+			return nil, err
+		}
+		outputs = append(outputs, o)
+	}
+	return outputs, nil
+}
+
+// WriteBuiltOutputs writes the outputs of a build result.
+func (c *Conn) WriteBuiltOutputs(outputs []BuiltOutput) error {
+	err := c.W.Uint64(uint64(len(outputs)))
+	for _, o := range outputs {
+		_ = c.W.String(o.ID)
+		err = c.W.String(o.Realisation)
+	}
+	return err // the writer keeps its first one
+}
