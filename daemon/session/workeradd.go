@@ -12,6 +12,7 @@ import (
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/wire"
 	"github.com/narfs/narfs/nar"
 )
 
@@ -21,9 +22,14 @@ func (v *worker) contents(framed bool) io.Reader {
 		v.lost, v.raw = true, v.R.Offset() // until it has been read
 		return v.R
 	}
+	return v.Inside(v.frames()).R
+}
+
+// frames returns the frames that an operation ends with.
+func (v *worker) frames() *wire.Frames {
 	frames := v.Framed()
 	v.rest = frames.Drain
-	return v.Inside(frames).R
+	return frames
 }
 
 // skip reads the NAR that comes next.
@@ -164,8 +170,7 @@ func (v *worker) addMultipleToStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	frames := v.Framed()
-	v.rest = frames.Drain
+	frames := v.frames()
 	if err := v.begin(); err != nil {
 		return err
 	}
@@ -212,8 +217,7 @@ func (v *worker) addBuildLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	frames := v.Framed()
-	v.rest = frames.Drain
+	frames := v.frames()
 	if err := v.begin(); err != nil {
 		return err
 	}

@@ -42,20 +42,7 @@ func newGuest(t *testing.T, s *env.Store) *guest {
 	if err := to.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{g.dir, filepath.Dir(s.State)} {
-		for ; ; dir = filepath.Dir(dir) {
-			info, err := os.Stat(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if info.Mode()&os.ModeSticky != 0 || dir == "/" { // the folder for temporary files
-				break
-			}
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	env.OpenTo(t, g.dir, filepath.Dir(s.State))
 	return g
 }
 

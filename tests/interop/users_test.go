@@ -13,29 +13,10 @@ import (
 	"github.com/narfs/narfs/tests/env/closure"
 )
 
-// openTo lets all users into folders and those that they are in.
-func openTo(t *testing.T, dirs ...string) {
-	t.Helper()
-	for _, dir := range dirs {
-		for ; ; dir = filepath.Dir(dir) {
-			info, err := os.Stat(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if info.Mode()&os.ModeSticky != 0 || dir == "/" { // the folder for temporary files
-				break
-			}
-			if err := os.Chmod(dir, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-}
-
 // asNobody prepares a program of Nix for a user whom nobody trusts.
 func (l *local) asNobody(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	openTo(t, l.Root)
+	env.OpenTo(t, l.Root)
 	if err := os.Chmod(l.Root, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +50,7 @@ func TestUntrusted(t *testing.T) {
 	eachRelease(t, func(t *testing.T, c *client) {
 		t.Helper()
 		s := serveStore(t)
-		openTo(t, s.State, s.dir)
+		env.OpenTo(t, s.State, s.dir)
 		mixed, err := closure.Mixed("untrusted " + c.version)
 		if err != nil {
 			t.Fatal(err)
