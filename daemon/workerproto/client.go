@@ -240,10 +240,12 @@ func (c *Client) answerRead() error {
 func (c *Client) Do(op Operation, arguments func()) error {
 	_ = c.W.Uint64(uint64(op)) // the writer keeps its first error
 	arguments()
-	if err := c.W.Flush(); err != nil {
-		return fmt.Errorf("%v: %w", op, err)
+	werr := c.W.Flush()
+	err := c.listen() // also of a server that has hung up: it has said why
+	if _, remote := errors.AsType[*RemoteError](err); werr != nil && !remote {
+		err = werr
 	}
-	return c.heard(op, c.listen())
+	return c.heard(op, err)
 }
 
 func (*Client) heard(op Operation, err error) error {

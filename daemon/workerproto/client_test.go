@@ -90,6 +90,50 @@ func TestAskedNAR(t *testing.T) {
 	}
 }
 
+// gone is the way to a server that has hung up, once it is set.
+type gone struct{ err error }
+
+func (g *gone) Write(p []byte) (int, error) { return len(p), g.err }
+
+// A server that hangs up before it has read all has said why.
+func TestReasonOfHangup(t *testing.T) {
+	t.Parallel()
+	broken := errors.New("broken pipe")
+	info := nix.PathInfo{Path: path(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a")}
+	nar := func(w io.Writer) error { _, err := w.Write(make([]byte, 1<<20)); return err }
+	for name, do := range map[string]func(c *workerproto.Client) error{
+		"a NAR": func(c *workerproto.Client) error {
+			return c.AddToStoreNar(workerproto.AddToStoreNarRequest{Info: info}, nar)
+		},
+		"contents": func(c *workerproto.Client) error {
+			_, err := c.AddToStore(workerproto.AddToStoreRequest{Name: "a", Method: nix.MethodNAR, Algo: nix.SHA256}, nar)
+			return err
+		},
+		"a question": func(c *workerproto.Client) error { _, err := c.IsValidPath(info.Path); return err },
+	} {
+		for _, minor := range []uint8{20, 38} {
+			for says, want := range map[string]string{"no": "no", "": "broken pipe"} {
+				in := ""
+				if says != "" {
+					in = number(msgError) + text(says) + number(1)
+					if minor >= 26 {
+						in = number(msgError) + text("Error") + number(0) + text("Error") + text(says) + number(0) + number(0)
+					}
+				}
+				var w gone
+				c, err := workerproto.Open(strings.NewReader(greeting(minor)+in), &w, dir, nixwire.Version{Major: 1, Minor: minor})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.err = broken
+				if err := do(c); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s by 1.%d of a server that said %q: %v; want %q", name, minor, says, err, want)
+				}
+			}
+		}
+	}
+}
+
 // Errors of any length are read to their end, and realisations that have many signatures.
 func TestLongAnswers(t *testing.T) {
 	t.Parallel()
