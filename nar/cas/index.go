@@ -65,6 +65,7 @@ func chunkKey(id chunk.ID) []byte { return append([]byte{spaceChunk}, id[:]...) 
 // index is the Badger database.
 type index struct {
 	db    *badger.DB
+	seen  snapshots
 	dir   os.FileInfo // its folder
 	last  uint64      // the highest number of a table when it was opened
 	fresh bool        // it was made when it was opened
@@ -98,7 +99,7 @@ func openIndex(dir string, log *slog.Logger) (x *index, err error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	x = &index{db: db, dir: info, last: last, fresh: fresh}
+	x = &index{db: db, seen: snapshots{db: db}, dir: info, last: last, fresh: fresh}
 	if err := x.checkVersion(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -171,7 +172,7 @@ func guard(err *error) {
 // get returns the value of a key, or ErrNotFound.
 func (x *index) get(key []byte) (value []byte, err error) {
 	defer guard(&err)
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.seen.view(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {
 			return err
@@ -188,7 +189,7 @@ func (x *index) get(key []byte) (value []byte, err error) {
 // scanMany calls fn with every key of some prefixes.
 func (x *index) scanMany(prefixes [][]byte, fn func(i int, key []byte) error) (err error) {
 	defer guard(&err)
-	return x.db.View(func(txn *badger.Txn) error {
+	return x.seen.view(func(txn *badger.Txn) error {
 		opts := badger.DefaultIteratorOptions
 		opts.PrefetchValues = false
 		it := txn.NewIterator(opts)
@@ -208,7 +209,7 @@ func (x *index) scanMany(prefixes [][]byte, fn func(i int, key []byte) error) (e
 func (x *index) getMany(keys [][]byte) (values [][]byte, err error) {
 	defer guard(&err)
 	values = make([][]byte, len(keys))
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.seen.view(func(txn *badger.Txn) error {
 		for i, key := range keys {
 			item, err := txn.Get(key)
 			if errors.Is(err, badger.ErrKeyNotFound) {
@@ -230,7 +231,7 @@ func (x *index) getMany(keys [][]byte) (values [][]byte, err error) {
 func (x *index) present(keys [][]byte) (there []bool, err error) {
 	defer guard(&err)
 	there = make([]bool, len(keys))
-	err = x.db.View(func(txn *badger.Txn) error {
+	err = x.seen.view(func(txn *badger.Txn) error {
 		for i, key := range keys {
 			_, err := txn.Get(key)
 			if err != nil && !errors.Is(err, badger.ErrKeyNotFound) {
@@ -246,7 +247,7 @@ func (x *index) present(keys [][]byte) (there []bool, err error) {
 // scan calls fn with every key of a prefix, in order, from one snapshot.
 func (x *index) scan(prefix []byte, fn func(key, value []byte) error) (err error) {
 	defer guard(&err)
-	return x.db.View(func(txn *badger.Txn) error {
+	return x.seen.view(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
 		o.Prefix = prefix
 		o.PrefetchValues = false // they stand beside the keys; it would start a goroutine for each
@@ -266,7 +267,7 @@ func (x *index) scan(prefix []byte, fn func(key, value []byte) error) (err error
 // lookup asks for the locations of many chunks in one snapshot; absent ones have size 0.
 func (x *index) lookup(ids []chunk.ID, found []location) (err error) {
 	defer guard(&err)
-	return x.db.View(func(txn *badger.Txn) error {
+	return x.seen.view(func(txn *badger.Txn) error {
 		var key [1 + len(chunk.ID{})]byte
 		key[0] = spaceChunk
 		for i, id := range ids {
@@ -294,6 +295,7 @@ func (x *index) lookup(ids []chunk.ID, found []location) (err error) {
 // putChunks enters locations. The entries need not be atomic: the log's replay makes the
 // same again.
 func (x *index) putChunks(m map[chunk.ID]location) error {
+	defer x.seen.changed()
 	wb := x.db.NewWriteBatch()
 	defer wb.Cancel()
 	for id, loc := range m {
@@ -326,7 +328,9 @@ func (x *index) apply(recs []record) error {
 				return err
 			}
 		}
-		if err := txn.Commit(); err != nil {
+		err := txn.Commit()
+		x.seen.changed()
+		if err != nil {
 			return err
 		}
 		var gone [][32]byte
@@ -406,6 +410,7 @@ func (x *index) enterTogether(chunks map[chunk.ID]location, group []*commit) (do
 			}
 		}
 	}
+	defer x.seen.changed()
 	return true, txn.Commit()
 }
 
@@ -467,7 +472,7 @@ func (x *index) dropExtents(objects ...[32]byte) error {
 		return nil
 	}
 	var keys []record
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.seen.view(func(txn *badger.Txn) error {
 		for _, h := range objects {
 			for part := 0; ; part++ { // they are numbered without gaps
 				key := extentsKey(h, part)

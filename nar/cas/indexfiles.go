@@ -162,6 +162,7 @@ func (x *index) close() error {
 
 // finish has Badger write what it has in memory.
 func (x *index) finish() error {
+	x.seen.changed()
 	if err := x.db.Close(); err != nil {
 		return err
 	}

@@ -309,6 +309,7 @@ func (sw *sweep) takeOut(ctx context.Context) error {
 		if err := sw.s.index.lookup(ids, now); err != nil {
 			return err
 		}
+		defer sw.s.index.seen.changed()
 		wb := sw.s.index.db.NewWriteBatch()
 		defer wb.Cancel()
 		for i, d := range batch {
