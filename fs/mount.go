@@ -160,6 +160,9 @@ func (m *Mount) Sync(ctx context.Context) error { return m.notes.Sync(ctx) }
 // Exact reports whether the mount shows all names as they are.
 func (m *Mount) Exact() bool { return !m.opts.CaseHack }
 
+// ForOthers reports whether other users than the one who mounted are let in.
+func (m *Mount) ForOthers() bool { return m.opts.AllowOther }
+
 // Refs returns how many references the kernel holds to nodes of a store path. 0 may be out of date at once: see
 // [Mount.Drop].
 func (m *Mount) Refs(slot uint32) int64 { return m.server.lookups.get(slot) }

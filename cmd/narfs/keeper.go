@@ -34,6 +34,7 @@ type keeper struct {
 
 func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper, error) {
 	k := &keeper{store: s, views: newViews(s, p.logger()), started: make(chan struct{})}
+	k.views.clear(ctx)
 	if u.lasts {
 		if err := gc.MakeLayout(s.StateDir()); err != nil {
 			return nil, errors.Join(err, s.Close())

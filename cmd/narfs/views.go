@@ -260,20 +260,35 @@ func (s sessionViews) LetGo(ctx context.Context) { s.v.letGo(ctx) }
 // Mount implements session.Views.
 func (s sessionViews) Mount(ctx context.Context) (string, error) { return s.v.exact(ctx) }
 
-// exact returns the folder of a mount that shows the store exactly as it is: one that is there, or one made for builds.
+// buildsDir is where the mount for builds is. Its parent keeps others out, whom the mount lets in.
+func (v *views) buildsDir() string { return filepath.Join(v.src.s.StateDir(), "builds-store", "mount") }
+
+// clear takes away the mount for builds of a process that was killed. This process must own the store.
+func (v *views) clear(ctx context.Context) {
+	if _, err := os.Lstat(filepath.Dir(v.buildsDir())); err != nil {
+		return // there was none
+	}
+	if err := fs.Unmount(ctx, v.buildsDir(), true); err != nil && !errors.Is(err, fs.ErrNotMounted) && !errors.Is(err, os.ErrNotExist) {
+		v.log.WarnContext(ctx, "the mount for builds of a killed process cannot be taken away", "dir", v.buildsDir(), "err", err)
+	}
+}
+
+// exact returns the folder of a mount that shows the store exactly as it is to builders: one that is there, or one made for them. Root's
+// run as other users.
 func (v *views) exact(ctx context.Context) (string, error) {
 	v.making.Lock()
 	defer v.making.Unlock()
+	others := os.Geteuid() == 0
 	for _, m := range v.list() {
-		if m.Exact() {
+		if m.Exact() && (!others || m.ForOthers()) {
 			return m.Dir(), nil
 		}
 	}
-	dir := filepath.Join(v.src.s.StateDir(), "builds-store")
+	dir := v.buildsDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
 	}
-	m, err := v.mount(ctx, dir, fs.Options{Name: mountName(v.src.s.StateDir())})
+	m, err := v.mount(ctx, dir, fs.Options{Name: mountName(v.src.s.StateDir()), AllowOther: others})
 	if err != nil {
 		return "", hint(err, "builders read their inputs in a mount; narfs doctor tells what is missing for mounting")
 	}

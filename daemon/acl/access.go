@@ -123,6 +123,8 @@ type Users interface {
 	GroupName(gid uint32) (string, error)
 	// GroupsOf returns the names of the groups that list a user of that name as a member.
 	GroupsOf(name string) ([]string, error)
+	// Members returns the number of a group and those of the users that it lists as members; found is false if there is no such group.
+	Members(group string) (gid uint32, uids []uint32, found bool, err error)
 }
 
 // Access says how far a client may go by the settings. Who cannot be looked up is refused.
@@ -138,6 +140,10 @@ func (s *Settings) Access(p Peer) Access {
 	}
 	if group := s.BuildUsersGroup; group != "" && p.HasGID && a.Group == group {
 		a.Why = "is a build user: has the primary group " + group
+		return a
+	}
+	if s.allocates(p.UID) {
+		a.Why = "is one of the users that builders run as"
 		return a
 	}
 	if by, ok := a.among(s.TrustedUsers); ok {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,19 @@ func (machine) GroupName(gid uint32) (string, error) {
 
 func (machine) GroupsOf(user string) ([]string, error) {
 	return map[string][]string{"alice": {"wheel", "nixbld"}}[user], nil
+}
+
+func (m machine) Members(group string) (gid uint32, uids []uint32, found bool, err error) {
+	if m.broken {
+		return 0, nil, false, errors.New("the disk is gone")
+	}
+	switch group {
+	case "nixbld":
+		return 30000, []uint32{1003, 1001}, true, nil
+	case "empty":
+		return 31000, nil, true, nil
+	}
+	return 0, nil, false, nil
 }
 
 func load(tb testing.TB, options ...string) *acl.Settings {
@@ -111,6 +125,58 @@ func TestAccessOfOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if got := load(t).Access(root); got.Level != acl.Trusted {
 			t.Errorf("Access(root) = %v", got)
+		}
+	}
+}
+
+func TestBuilders(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		options []string
+		want    acl.Builders
+		err     string
+	}{
+		{options: []string{"auto-allocate-uids=true"}, want: acl.Builders{First: 880803840, Count: 8388608}},
+		{options: []string{"auto-allocate-uids=true", "start-id=5000", "id-count=3", "build-users-group=none"}, want: acl.Builders{First: 5000, Count: 3}},
+		{options: []string{"auto-allocate-uids=true", "start-id=0"}, err: "are no users that could be allocated"},
+		{options: []string{"auto-allocate-uids=true", "start-id=4294967295"}, err: "are no users that could be allocated"},
+		{options: []string{"auto-allocate-uids=true", "id-count=0"}, err: "are no users that could be allocated"},
+		{options: []string{"auto-allocate-uids=false", "build-users-group="}},
+		{options: []string{"auto-allocate-uids=false"}, want: acl.Builders{GID: 30000, UIDs: []uint32{1003, 1001}}},
+		{options: []string{"auto-allocate-uids=false", "build-users-group=empty"}, err: "the build users group 'empty' has no members"},
+		{options: []string{"auto-allocate-uids=false", "build-users-group=no"}, err: "the group 'no' specified in 'build-users-group' does not exist"},
+	}
+	for _, test := range tests {
+		got, err := load(t, test.options...).Builders()
+		if os.Geteuid() != 0 {
+			test.want, test.err = acl.Builders{}, "" // only root can run something as somebody else
+		}
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) {
+				t.Errorf("Builders with %q = %v, %v; want an error with %q", test.options, got, err, test.err)
+			}
+			continue
+		}
+		if err != nil || !reflect.DeepEqual(got, test.want) {
+			t.Errorf("Builders with %q = %v, %v; want %v", test.options, got, err, test.want)
+		}
+	}
+}
+
+// Whoever a builder may run as is refused.
+func TestAccessOfBuilders(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: others have no builders")
+	}
+	s := load(t, "auto-allocate-uids=true", "allowed-users=*", "trusted-users=*", "start-id=5000", "id-count=3")
+	for uid := uint32(4999); uid < 5004; uid++ {
+		want := acl.Trusted
+		if uid >= 5000 && uid < 5003 {
+			want = acl.Refused
+		}
+		if got := s.Access(acl.Peer{UID: uid, GID: uid, HasGID: true}); got.Level != want {
+			t.Errorf("Access(%d) = %v, %q; want %v", uid, got.Level, got.Why, want)
 		}
 	}
 }
@@ -419,6 +485,12 @@ func TestUserFiles(t *testing.T) {
 		if got, err := users.GroupsOf(user); !slices.Equal(got, want) || err != nil {
 			t.Errorf("GroupsOf(%s) = %v, %v; want %v", user, got, err, want)
 		}
+	}
+	if gid, uids, found, err := users.Members("wheel"); gid != 10 || !slices.Equal(uids, []uint32{0, 1000}) || !found || err != nil {
+		t.Errorf("Members(wheel) = %d, %v, %v, %v", gid, uids, found, err)
+	}
+	if _, _, found, err := users.Members("nothing"); found || err != nil {
+		t.Errorf("Members of no group = %v, %v", found, err)
 	}
 	write(t, groups, "new:x:10:alice\n")
 	if got, err := users.GroupsOf("alice"); !slices.Equal(got, []string{"new"}) || err != nil {

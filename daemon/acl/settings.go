@@ -31,22 +31,24 @@ type Settings struct {
 	MemoryBudget               int64 // bytes; 0: no limit
 
 	// Of builds.
-	Cores           int // 0: all
-	ExtraPlatforms  []string
-	HashedMirrors   []string
-	KeepBuildLog    bool
-	KeepFailed      bool
-	KeepGoing       bool
-	LogLines        int
-	MaxBuildLogSize int64 // bytes; 0: no limit
-	MaxJobs         int
-	MaxSilentTime   time.Duration // 0: no limit
-	PostBuildHook   string
-	Sandbox         string // "true", "false" or "relaxed"
-	SandboxPaths    []string
-	System          string
-	SystemFeatures  []string
-	Timeout         time.Duration // 0: no limit
+	AutoAllocateUIDs bool // each builder is another user, of those from StartID on
+	StartID, IDCount uint32
+	Cores            int // 0: all
+	ExtraPlatforms   []string
+	HashedMirrors    []string
+	KeepBuildLog     bool
+	KeepFailed       bool
+	KeepGoing        bool
+	LogLines         int
+	MaxBuildLogSize  int64 // bytes; 0: no limit
+	MaxJobs          int
+	MaxSilentTime    time.Duration // 0: no limit
+	PostBuildHook    string
+	Sandbox          string // "true", "false" or "relaxed"
+	SandboxPaths     []string
+	System           string
+	SystemFeatures   []string
+	Timeout          time.Duration // 0: no limit
 
 	// TrustedKeys are those whose signatures count: TrustedPublicKeys, and the public halves of the keys in SecretKeyFiles, as
 	// far as they are there and ours to read. So it is in Nix: a host takes back what it has signed.
@@ -94,7 +96,10 @@ func settings() []setting {
 		{"system", "", hostSystem(), false, func(s *Settings, v string) error { s.System = v; return nil }},
 		{"system-features", "", strings.Join(hostFeatures(), " "), true, func(s *Settings, v string) error { s.SystemFeatures = fields(v); return nil }},
 		{"timeout", "build-timeout", "0", false, func(s *Settings, v string) (err error) { s.Timeout, err = parseSeconds(v); return err }},
-		{"build-users-group", "", builders(), false, func(s *Settings, v string) error { s.BuildUsersGroup = v; return nil }},
+		{"auto-allocate-uids", "", strconv.FormatBool(canAllocate()), false, func(s *Settings, v string) (err error) { s.AutoAllocateUIDs, err = parseBool(v); return err }},
+		{"start-id", "", strconv.Itoa(startID), false, func(s *Settings, v string) (err error) { s.StartID, err = parseID(v); return err }},
+		{"id-count", "", strconv.Itoa(idCount), false, func(s *Settings, v string) (err error) { s.IDCount, err = parseID(v); return err }},
+		{"build-users-group", "", buildGroup(), false, func(s *Settings, v string) error { s.BuildUsersGroup = v; return nil }},
 		{"keep-derivations", "gc-keep-derivations", "true", false, func(s *Settings, v string) (err error) { s.KeepDerivations, err = parseBool(v); return err }},
 		{"keep-outputs", "gc-keep-outputs", "false", false, func(s *Settings, v string) (err error) { s.KeepOutputs, err = parseBool(v); return err }},
 		{"lock-timeout", "", "3600", false, func(s *Settings, v string) (err error) { s.LockTimeout, err = parseSeconds(v); return err }},
@@ -135,14 +140,6 @@ func parseJobs(v string) (int, error) {
 		return runtime.NumCPU(), nil
 	}
 	return parseCount(v)
-}
-
-// builders is the group of the builders, as Nix has it where nothing is set: only root has any.
-func builders() string {
-	if os.Geteuid() == 0 {
-		return "nixbld"
-	}
-	return ""
 }
 
 func setPublicKeys(s *Settings, v string) error {
@@ -312,7 +309,7 @@ func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, igno
 // forDaemon reports whether a setting is one of all sessions together.
 func forDaemon(name string) bool {
 	switch name {
-	case "allowed-users", "trusted-users", "build-users-group", "max-sessions", "memory-budget", "shutdown-timeout":
+	case "allowed-users", "trusted-users", "build-users-group", "auto-allocate-uids", "start-id", "id-count", "max-sessions", "memory-budget", "shutdown-timeout":
 		return true
 	}
 	return false

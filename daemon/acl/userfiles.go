@@ -43,6 +43,35 @@ func (u userFiles) GroupsOf(user string) (groups []string, err error) {
 	return groups, err
 }
 
+// Members implements Users.
+func (u userFiles) Members(group string) (gid uint32, uids []uint32, found bool, err error) {
+	var names []string
+	err = eachLine(u.groups, func(fields []string) (more bool) {
+		n, nerr := strconv.ParseUint(fields[2], 10, 32)
+		if fields[0] != group || nerr != nil {
+			return true
+		}
+		gid, found = uint32(n), true
+		if len(fields) > 3 {
+			names = strings.Split(fields[3], ",")
+		}
+		return false
+	})
+	if err != nil || len(names) == 0 {
+		return gid, nil, found, err
+	}
+	seen := map[string]bool{}
+	err = eachLine(u.passwd, func(fields []string) (more bool) {
+		n, nerr := strconv.ParseUint(fields[2], 10, 32)
+		if nerr == nil && !seen[fields[0]] && slices.Contains(names, fields[0]) {
+			uids = append(uids, uint32(n))
+		}
+		seen[fields[0]] = true
+		return true
+	})
+	return gid, uids, found, err
+}
+
 // nameIn returns the name of a number, which has the same place in both files.
 func nameIn(file string, number uint32) (name string, err error) {
 	err = eachLine(file, func(fields []string) (more bool) {

@@ -1,9 +1,15 @@
 package acl
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 )
 
 // systemUsers are those of this machine.
@@ -70,4 +76,39 @@ func (directory) GroupsOf(name string) (groups []string, err error) {
 		}
 	}
 	return groups, nil
+}
+
+// Members implements Users. Who is a member the system's library tells only with cgo.
+func (directory) Members(group string) (gid uint32, uids []uint32, found bool, err error) {
+	g, err := user.LookupGroup(group)
+	if _, unknown := errors.AsType[user.UnknownGroupError](err); unknown {
+		return 0, nil, false, nil
+	}
+	if err != nil {
+		return 0, nil, false, err
+	}
+	n, err := strconv.ParseUint(g.Gid, 10, 32)
+	if err != nil {
+		return 0, nil, false, fmt.Errorf("group %s: %w", group, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "/usr/bin/dscl", ".", "-read", "/Groups/"+group, "GroupMembership").Output()
+	if err != nil {
+		return 0, nil, false, fmt.Errorf("members of group %s: %w", group, err)
+	}
+	names := strings.Fields(strings.TrimPrefix(string(out), "GroupMembership:"))
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return 0, nil, false, fmt.Errorf("members of group %s: %w", group, err)
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			return 0, nil, false, fmt.Errorf("user %s: %w", name, err)
+		}
+		uids = append(uids, uint32(uid))
+	}
+	return uint32(n), uids, true, nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -45,24 +46,33 @@ type attempt struct {
 	paths   map[string]nix.StorePath // of outputs, as the builder is to make them
 	rewrite func(string) string      // placeholders
 	log     *buildLog
+	user    user // as whom the builder runs
 }
 
 func (g *goal) attempt(ctx context.Context, closure []nix.StorePath) Result {
 	a := &attempt{g: g, closure: closure, paths: map[string]nix.StorePath{}}
-	keep := false
+	var err error
+	if a.user, err = g.b.takeUser(ctx, g.o.Users); err != nil {
+		return resultOf(err)
+	}
+	defer a.user.give()
 	defer func() {
-		if a.scratch != "" && !keep {
-			if err := removeTree(a.scratch); err != nil {
-				g.b.opts.Logger.WarnContext(ctx, "what a build has left cannot be removed", "dir", a.scratch, "err", err)
-			}
+		if a.scratch == "" {
+			return
+		}
+		if err := removeTree(a.scratch); err != nil {
+			g.b.opts.Logger.WarnContext(ctx, "what a build has left cannot be removed", "dir", a.scratch, "err", err)
 		}
 	}()
 	outputs, err := a.run(ctx)
 	if err != nil {
 		r := resultOf(err)
 		if g.o.KeepFailed && a.scratch != "" && ctx.Err() == nil {
-			keep = true
-			r.Err += fmt.Sprintf("\nnote: keeping build directory '%s'", filepath.Join(a.scratch, "build"))
+			if dir, err := a.keep(); err != nil {
+				r.Err += fmt.Sprintf("\nnote: the build directory cannot be kept: %v", err)
+			} else {
+				r.Err += fmt.Sprintf("\nnote: keeping build directory '%s'", dir)
+			}
 		}
 		return r
 	}
@@ -111,13 +121,20 @@ func (a *attempt) prepare() (err error) {
 		return err
 	}
 	for _, name := range []string{"build", "out"} {
-		if err := os.Mkdir(filepath.Join(a.scratch, name), 0o700); err != nil {
+		dir := filepath.Join(a.scratch, name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		if err := a.user.own(dir); err != nil {
 			return err
 		}
 	}
 	a.inside = filepath.Join(a.scratch, "build")
-	if a.sandbox {
+	switch {
+	case a.sandbox:
 		a.inside = buildDirInside
+	case a.user.lock != nil && runtime.GOOS == "linux": // it could not reach its folder by the host's path
+		a.inside = filepath.Join(g.b.opts.RunDir, "build")
 	}
 	var pairs []string
 	for _, name := range g.d.OutputNames() {
@@ -194,8 +211,24 @@ func (a *attempt) environment() ([]string, error) {
 	return list, nil
 }
 
+// writeFile puts a file into the build directory, before the builder runs.
 func (a *attempt) writeFile(name, text string) error {
-	return os.WriteFile(filepath.Join(a.scratch, "build", name), []byte(text), 0o600)
+	name = filepath.Join(a.scratch, "build", name)
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		return err
+	}
+	return a.user.own(name)
+}
+
+// keep puts the build directory, which the builder has left, where others may look at it, and returns where that is.
+func (a *attempt) keep() (dir string, err error) {
+	kept := a.g.b.keptDir()
+	if err := os.MkdirAll(kept, 0o711); err != nil { //nolint:gosec // who knows a name may look
+		return "", err
+	}
+	dir = filepath.Join(kept, filepath.Base(a.scratch))
+	from := filepath.Join(a.scratch, "build")
+	return dir, errors.Join(os.Chmod(from, 0o755), os.Rename(from, dir)) //nolint:gosec // as said
 }
 
 // network reports whether the builder may use the network.
@@ -239,7 +272,7 @@ func (a *attempt) runBuilder(ctx context.Context) error {
 	spec := sandbox.Spec{
 		Sandboxed: a.sandbox, StoreDir: string(g.b.store.Dir()), StoreMount: mount, Outputs: filepath.Join(a.scratch, "out"),
 		BuildDir: filepath.Join(a.scratch, "build"), BuildDirInside: a.inside, Binds: a.binds(),
-		Builder: program, Args: args, Env: env, Dir: a.inside, UID: os.Getuid(), GID: os.Getgid(), Network: a.network() || !a.sandbox, Log: a.log,
+		Builder: program, Args: args, Env: env, Dir: a.inside, UID: a.user.uid, GID: a.user.gid, Network: a.network() || !a.sandbox, Log: a.log,
 	}
 	for _, p := range a.closure {
 		spec.Inputs = append(spec.Inputs, p.BaseName())

@@ -23,7 +23,7 @@ import (
 
 // Options of a Builder.
 type Options struct {
-	// Mount returns a folder in which the store can be read, exactly as it is, by the user of this process.
+	// Mount returns a folder in which the store can be read, exactly as it is, by all who run builders.
 	Mount func(ctx context.Context) (string, error)
 	// Changed is called when outputs have become valid, before anybody hears of them: so that mounts show them. It may be nil.
 	Changed func(ctx context.Context)
@@ -31,6 +31,10 @@ type Options struct {
 	Remote string
 	// LogDir is where the logs of builds are kept: DIR/drvs/XX/REST.bz2. "" keeps none.
 	LogDir string
+	// RunDir is a folder for all stores of this machine: in RunDir/builders a file is locked for each user that a builder runs as, and
+	// in RunDir/build a builder without a sandbox finds its build directory, if it is not the daemon's user. "" means /run/narfs (on
+	// macOS /var/run/narfs).
+	RunDir string
 	// Logger hears what goes wrong beside builds; nil discards.
 	Logger *slog.Logger
 }
@@ -59,11 +63,41 @@ func New(s *store.Store, o Options) (*Builder, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.RunDir == "" {
+		o.RunDir = "/run/narfs"
+		if runtime.GOOS == "darwin" {
+			o.RunDir = "/var/run/narfs"
+		}
+	}
 	b := &Builder{store: s, opts: o, dir: filepath.Join(s.StateDir(), "builds"), goals: map[goalKey]*goal{}, freed: make(chan struct{})}
 	if err := removeTree(b.dir); err != nil {
 		return nil, fmt.Errorf("builds that were not ended: %w", err)
 	}
+	if err := b.removeKept(); err != nil {
+		o.Logger.Warn("kept build directories cannot be removed", "err", err)
+	}
 	return b, nil
+}
+
+// keptDir is where the build directories of failed builds are kept.
+func (b *Builder) keptDir() string { return b.dir + "-kept" }
+
+// keptFor is for how long they are kept.
+const keptFor = 7 * 24 * time.Hour
+
+func (b *Builder) removeKept() error {
+	entries, err := os.ReadDir(b.keptDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range entries {
+		info, ierr := entry.Info()
+		if ierr == nil && time.Since(info.ModTime()) > keptFor {
+			ierr = removeTree(filepath.Join(b.keptDir(), entry.Name()))
+		}
+		err = errors.Join(err, ierr)
+	}
+	return err
 }
 
 // Mode says what to do about outputs that are valid.
@@ -86,7 +120,8 @@ type Settings struct {
 	MaxLog        int64         // bytes; 0 means any number
 	Sandboxed     bool          // builders see their inputs only
 	Relaxed       bool          // unless they ask for all, with __noChroot, or their output is fixed
-	SandboxPaths  []string      // TARGET, TARGET=SOURCE, with ? behind it if it may be missing
+	Users         Users
+	SandboxPaths  []string // TARGET, TARGET=SOURCE, with ? behind it if it may be missing
 	System        string
 	Platforms     []string // further ones that can be run here
 	Features      []string // that derivations may require

@@ -18,9 +18,15 @@
 //
 // # Scratch
 //
-//	STATE/builds/NAME-RANDOM/   mode 0700, one for each build, gone when it ends (or kept, with keep-failed)
+//	STATE/builds/NAME-RANDOM/   mode 0700, one for each build, gone when it ends
 //	    build/                  the build directory: /build in the sandbox
 //	    out/                    what the builder makes in the store directory
+//	STATE/builds-kept/          build directories of failed builds, with keep-failed, for a week
 //
 // What a killed process has left there the next one removes.
+//
+// # Users
+//
+// Root's builders run as users of their own: see [Users]. A user is locked as long as the build takes, by a file that all stores of the
+// machine share, and owns both folders and all that the builder makes; an output of somebody else is refused.
 package build

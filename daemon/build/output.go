@@ -105,7 +105,7 @@ func (a *attempt) inspect(m *made) error {
 	if err != nil {
 		return err
 	}
-	if int(st.Uid) != os.Getuid() {
+	if int(st.Uid) != a.user.uid {
 		return fail(nixwire.OutputRejected, "suspicious ownership on '%s'; rejecting this build output", g.b.print(m.scratch))
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK && st.Mode&0o022 != 0 {

@@ -24,6 +24,10 @@ func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) 
 	if err != nil {
 		return build.Settings{}, err
 	}
+	users, err := settings.Builders()
+	if err != nil {
+		return build.Settings{}, err
+	}
 	cores := settings.Cores
 	if cores == 0 {
 		cores = runtime.NumCPU()
@@ -32,6 +36,7 @@ func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) 
 		MaxJobs: settings.MaxJobs, Cores: cores, KeepGoing: settings.KeepGoing, KeepFailed: settings.KeepFailed,
 		Timeout: settings.Timeout, MaxSilent: settings.MaxSilentTime, MaxLog: settings.MaxBuildLogSize,
 		Sandboxed: settings.Sandbox == "true", Relaxed: settings.Sandbox == "relaxed", SandboxPaths: settings.SandboxPaths,
+		Users:  build.Users{IDs: users.UIDs, GID: users.GID, First: users.First, Count: users.Count},
 		System: settings.System, Platforms: settings.ExtraPlatforms, Features: settings.SystemFeatures,
 		LogLines: settings.LogLines, ImpureEnv: os.Getenv, Holder: s.holder(), Pins: s.pins, Hear: hear,
 		Keys: keys, PostBuildHook: settings.PostBuildHook, Mirrors: strings.Join(settings.HashedMirrors, " "),

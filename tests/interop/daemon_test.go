@@ -31,10 +31,17 @@ func serveStore(tb testing.TB) *served {
 	if err := os.Mkdir(s.mnt, 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	cmd := s.Command("daemon", "--ready", "--allow-other", "--mount", s.mnt)
+	tb.Cleanup(func() { env.UnmountBelow(tb, s.mnt) })
+	s.start(tb, "--allow-other", "--mount", s.mnt)
+	return s
+}
+
+// start starts the daemon.
+func (s *served) start(tb testing.TB, args ...string) {
+	tb.Helper()
+	cmd := s.Command(append([]string{"daemon", "--ready"}, args...)...)
 	cmd.Env = append(cmd.Env, "NIX_CONF_DIR=/nonexistent", "NARFS_CONF=/nonexistent", "NIX_LOG_DIR="+s.log)
 	cmd.Cancel = func() error { return nil }
-	tb.Cleanup(func() { env.UnmountBelow(tb, s.mnt) })
 	s.Process = env.Start(tb, cmd)
 	env.Eventually(tb, "the daemon is ready", func() (bool, error) {
 		select {
@@ -44,7 +51,6 @@ func serveStore(tb testing.TB) *served {
 		}
 		return strings.Contains(s.Output(), "ready"), nil
 	})
-	return s
 }
 
 func (s *served) socket() string { return filepath.Join(s.State, "daemon.sock") }

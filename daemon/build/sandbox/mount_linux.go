@@ -112,12 +112,14 @@ func (p *setup) open() (err error) {
 		enter(&p.lower, s.StoreMount)
 		enter(&p.upper, s.Outputs)
 		enter(&p.workDir, workDir(s))
+	}
+	get(&p.build, s.BuildDir, harmless)
+	if !s.Sandboxed {
 		if err != nil {
 			return err
 		}
 		return p.openHost()
 	}
-	get(&p.build, s.BuildDir, harmless)
 	if s.TmpDir != "" {
 		get(&p.tmp, s.TmpDir, harmless)
 	}
@@ -448,6 +450,11 @@ func (p *setup) mountHost() error {
 	}
 	if p.root, err = openPath("/"); err != nil {
 		return step("enter the root", err)
+	}
+	if s.BuildDirInside != s.BuildDir {
+		if err := p.show(piece{p.build, s.BuildDirInside, true}); err != nil {
+			return err
+		}
 	}
 	return p.proc("/proc")
 }

@@ -35,7 +35,7 @@ type Spec struct {
 	Outputs string
 
 	BuildDir       string // host folder for scratch, which the builder's user may write
-	BuildDirInside string // where it is seen; "" means BuildDir, which it must be if not sandboxed
+	BuildDirInside string // where it is seen; "" means BuildDir. If not sandboxed, a folder of the host that can be reached
 	TmpDir         string // host folder seen as /tmp by a sandboxed builder; "" makes a file system in memory
 
 	// Binds are shown in the order of their targets. They come last, and cover what else is there.
@@ -123,9 +123,6 @@ func (s Spec) withDefaults() (Spec, error) {
 		if !filepath.IsAbs(p.path) || strings.ContainsRune(p.path, 0) {
 			return bad("%s %q is not an absolute path", p.name, p.path)
 		}
-	}
-	if !s.Sandboxed && s.BuildDirInside != s.BuildDir {
-		return bad("without a sandbox %s cannot be seen as %s", s.BuildDir, s.BuildDirInside)
 	}
 	for _, name := range s.Inputs {
 		if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {

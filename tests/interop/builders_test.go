@@ -1,0 +1,111 @@
+package interop_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/narfs/narfs/tests/env"
+)
+
+// builds is a store whose daemon builds, in a mount of its own.
+func builds(t *testing.T) (*served, *local) {
+	t.Helper()
+	env.Require(t, env.Program("nix-store"), env.Root(), env.Fuse())
+	s := &served{Store: env.NewStore(t), dir: env.Dir(t)}
+	s.mnt, s.log = filepath.Join(s.State, "builds-store", "mount"), filepath.Join(s.dir, "log")
+	t.Cleanup(func() { env.UnmountBelow(t, s.State) })
+	s.start(t)
+	return s, s.client(t, newClient(t, releases()[0]))
+}
+
+// script is nix-build of a derivation that runs a script.
+func (l *local) script(name, script string, options ...string) *exec.Cmd {
+	expression := fmt.Sprintf(`derivation { name = "%s"; system = builtins.currentSystem; builder = "/bin/sh"; args = ["-c" ''%s'']; PATH = "/bin:/usr/bin"; }`,
+		name, script)
+	return l.Command("nix-build", append([]string{
+		"--no-out-link", "-E", expression,
+		"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?",
+	}, options...)...)
+}
+
+// Root's builders are users of their own, two at a time two of them, inside the sandbox and without it; none of them is the daemon's.
+func TestBuildUsers(t *testing.T) {
+	t.Parallel()
+	_, l := builds(t)
+	for _, sandbox := range []string{"true", "false"} {
+		t.Run("sandbox="+sandbox, func(t *testing.T) {
+			t.Parallel()
+			expression := fmt.Sprintf(`let one = n: derivation { name = "user-${n}-%s"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/bin:/usr/bin";
+				args = ["-c" "read inside outside count < /proc/self/uid_map; sleep 1; echo $outside > $out"]; };
+				in derivation { name = "both-%s"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = ["-c" "cat ${one "a"} ${one "b"} > $out"]; }`,
+				sandbox, sandbox)
+			out := strings.TrimSpace(env.Must(t, l.Command("nix-build", "--no-out-link", "-j2", "--option", "sandbox", sandbox, "-E", expression,
+				"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?")))
+			var a, b int
+			if _, err := fmt.Sscan(env.Must(t, l.Command("nix", "--extra-experimental-features", "nix-command", "store", "cat", out)), &a, &b); err != nil {
+				t.Fatal(err)
+			}
+			const first, count = 0x34800000, 0x800000
+			if a == b || a < first || a >= first+count || b < first || b >= first+count {
+				t.Errorf("built as users %d and %d; want two of those from %d on", a, b, first)
+			}
+		})
+	}
+}
+
+// What is left of a failed build can be looked at by others, with keep-failed, and else goes.
+func TestKeepFailed(t *testing.T) {
+	t.Parallel()
+	s, l := builds(t)
+	r := env.Run(t, l.script("fails", "echo text > file; exit 3"))
+	if r.Code == 0 || strings.Contains(r.Stderr, "keeping build directory") {
+		t.Fatalf("exit code %d: %s", r.Code, r.Stderr)
+	}
+	r = env.Run(t, l.script("fails", "echo text > file; exit 3", "--keep-failed"))
+	found := regexp.MustCompile(`keeping build directory '(.*)'`).FindStringSubmatch(r.Stderr)
+	if r.Code == 0 || found == nil {
+		t.Fatalf("exit code %d: %s", r.Code, r.Stderr)
+	}
+	for dir := s.State; strings.Contains(dir, t.Name()); dir = filepath.Dir(dir) { // the test's own are closed
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := exec.CommandContext(t.Context(), "cat", filepath.Join(found[1], "file"))
+	look.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if got := env.Must(t, look); got != "text" {
+		t.Errorf("%s has %q", found[1], got)
+	}
+	left, err := os.ReadDir(filepath.Join(s.State, "builds"))
+	kept, kerr := os.ReadDir(filepath.Join(s.State, "builds-kept"))
+	if err != nil || kerr != nil || len(left) != 0 || len(kept) != 1 {
+		t.Errorf("left: %v, %v; kept: %v, %v", left, err, kept, kerr)
+	}
+}
+
+// After a daemon was killed, the next one builds, and neither scratch nor a mount is left of the first.
+func TestBuildAfterKill(t *testing.T) {
+	t.Parallel()
+	s, l := builds(t)
+	hanging := env.Start(t, l.script("hanging", "echo hangs; sleep 1000"))
+	env.Eventually(t, "the builder runs", func() (bool, error) { return strings.Contains(hanging.Output(), "\nhangs"), nil })
+	s.Kill()
+	s.Wait()
+	if code := hanging.Wait(); code == 0 {
+		t.Errorf("the client exited with %d: %s", code, hanging.Output())
+	}
+	s.start(t)
+	if text := read(t, "/proc/self/mountinfo"); strings.Contains(text, s.State) {
+		t.Errorf("still mounted: %s", text)
+	}
+	if left, err := os.ReadDir(filepath.Join(s.State, "builds")); err == nil && len(left) != 0 {
+		t.Errorf("left in builds: %v", left)
+	}
+	env.Must(t, l.script("next", "echo > $out"))
+}
