@@ -60,8 +60,3 @@ func logLines(text string) string {
 	}
 	return strings.Join(lines, "\n")
 }
-
-// colours reports whether the terminal that a standard file is shows colours.
-func (p *process) colours(file any) bool {
-	return isTerminal(file) && p.getenv("TERM") != "dumb" && p.getenv("NO_COLOR") == ""
-}

@@ -38,3 +38,8 @@ func (p *process) size(file any) (columns, rows int) {
 	}
 	return columns, rows
 }
+
+// colours reports whether the terminal that a standard file is shows colours.
+func (p *process) colours(file any) bool {
+	return isTerminal(file) && p.getenv("TERM") != "dumb" && p.getenv("NO_COLOR") == ""
+}
