@@ -45,7 +45,7 @@ func newBuild(p *process) *cobra.Command {
 			"some seconds after its last client. When this command is interrupted its builders end, unless others wait for the same. " +
 			"Nothing but --out-link keeps from narfs gc what was built.\n\n" +
 			"Exit codes as Nix's: 100 a build has failed, 101 timed out, 102 a fixed output has another hash than it should have, 104 an output differs " +
-			"from the valid one (--check); sums of these - 96, plus 96, if several happened; 1 anything else.",
+			"from the valid one (--check); of several of these, the bits of all; 1 anything else.",
 		Example:           "  narfs build -j4 a4k2\n  narfs build --out-link result $(nix-instantiate hello.nix)^out",
 		Args:              operands(1, many),
 		ValidArgsFunction: p.completePaths,
@@ -89,13 +89,13 @@ func (o *buildOptions) settings(p *process, flags *pflag.FlagSet) (change func(*
 			return nil, usagef("--max-jobs: %w", err)
 		}
 	}
-	if _, err := acl.Load(acl.LoadOptions{Options: p.options}); err != nil {
-		return nil, &usageError{err}
-	}
 	var overrides [][2]string
 	for _, option := range p.options {
-		name, value, _ := strings.Cut(option, "=")
-		overrides = append(overrides, [2]string{strings.TrimSpace(name), value})
+		name, value, ok := strings.Cut(option, "=")
+		if !ok || !acl.Known(name) {
+			return nil, usagef("option %q is not NAME=VALUE, NAME being a setting", option)
+		}
+		overrides = append(overrides, [2]string{name, value})
 	}
 	return func(s *acl.Settings) {
 		changed, ignored := s.For(p.access, overrides)

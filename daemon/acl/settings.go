@@ -280,11 +280,10 @@ func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, igno
 	changed = s
 	for _, pair := range overrides {
 		name, value := pair[0], pair[1]
-		i := slices.IndexFunc(settings(), func(row setting) bool { return row.name == name || row.alias != "" && row.alias == name })
-		if i < 0 || forDaemon(name) {
+		row, known := find(name)
+		if !known || forDaemon(name) {
 			continue
 		}
-		row := settings()[i]
 		if a.Level != Trusted && row.name != "timeout" && row.name != "max-silent-time" {
 			ignored = append(ignored, fmt.Sprintf("ignoring the client-specified setting '%s', because it is a restricted setting and you are not a trusted user", name))
 			continue
@@ -307,6 +306,12 @@ func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, igno
 		changed.trustOwnKeys()
 	}
 	return changed, ignored
+}
+
+// Known reports whether there is a setting of a name.
+func Known(name string) bool {
+	_, known := find(name)
+	return known
 }
 
 // forDaemon reports whether a setting is one of all sessions together.
