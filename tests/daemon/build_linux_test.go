@@ -118,7 +118,7 @@ func TestBuildScreen(t *testing.T) {
 	if seen := shows("all are seen", 20, status); len(seen) != 21 {
 		t.Errorf("the larger screen shows %q", seen)
 	}
-	s.resize(t, 30, 30) // other than on the smaller ones, what was drawn is short enough for a line each
+	s.resize(t, 30, 30) // nothing here wraps what is drawn already, as some terminals do: but above it there is nothing to be spoilt
 	shows("it fits again", 20, "build  0 of 20 built  20 runn")
 	k.open()
 	select {
