@@ -93,7 +93,7 @@ func newDaemon(p *process) *cobra.Command {
 // daemonStdio serves one client of the worker protocol.
 func (p *process) daemonStdio(ctx context.Context) error {
 	if p.keeper == nil {
-		return p.serveElsewhere(ctx, true)
+		return p.doElsewhere(ctx, true)
 	}
 	in, out, err := p.nixStreams()
 	if err != nil {

@@ -85,7 +85,7 @@ func (d *diagnosis) failed() bool {
 
 func (d *diagnosis) print() error {
 	codes := map[verdict]string{fine: "32", notice: "33", failure: "31"}
-	colour := isTerminal(d.p.stdout) && d.p.getenv("NO_COLOR") == ""
+	colour := d.p.colours(d.p.stdout)
 	return buffered(d.p.stdout, func(w *bufio.Writer) error {
 		for _, f := range d.findings {
 			status := fmt.Sprintf("%-4s", f.Status)

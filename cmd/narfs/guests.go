@@ -22,6 +22,7 @@ type guestRule struct {
 // guestCommands are the commands for other users than the owner's.
 func guestCommands() map[string]guestRule {
 	return map[string]guestRule{
+		"build":         {acl.Build, []string{"check", "cores", "dry-run", "json", "keep-failed", "keep-going", "max-jobs", "max-silent-time", "option", "print-build-logs", "timeout"}},
 		"cat":           {acl.Query, nil},
 		"du":            {acl.Query, []string{"bytes", "json", "recursive", "sort", "summarize"}},
 		"dump":          {acl.Query, nil},
@@ -30,6 +31,7 @@ func guestCommands() map[string]guestRule {
 		"import":        {acl.Add, []string{"compression"}},
 		"info":          {acl.Query, []string{"closure-size", "json", "json-format", "recursive", "referrers"}},
 		"locks":         {acl.Query, []string{"json"}},
+		"log":           {acl.Query, nil},
 		"ls":            {acl.Query, []string{"all", "almost-all", "by-size", "classify", "color", "directory", "human-readable", "json", "listing", "long", "one", "recursive", "reverse"}},
 		"roots":         {acl.Query, []string{"json"}},
 		"roots list":    {acl.Query, []string{"json"}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -27,13 +28,17 @@ type keeper struct {
 	daemon  *daemon.Daemon // nil if it could not listen
 	started chan struct{}  // closed when daemon is set
 	tidying atomic.Bool    // somebody does
+	logDir  string         // where logs of builds are
 	yields  atomic.Bool    // an owner that was only started for clients leaves as soon as they have: another one waits
 
 	mounting sync.Once // see readyForMounts
 }
 
 func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper, error) {
-	k := &keeper{store: s, views: newViews(s, p.logger()), started: make(chan struct{})}
+	k := &keeper{
+		store: s, views: newViews(s, p.logger()), started: make(chan struct{}),
+		logDir: cmp.Or(u.logDir, p.getenv("NIX_LOG_DIR"), filepath.Join(s.StateDir(), "log", "nix")),
+	}
 	k.views.clear(ctx)
 	if u.lasts {
 		if err := gc.MakeLayout(s.StateDir()); err != nil {
@@ -42,7 +47,7 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 	}
 	o := daemon.Options{
 		Handle: k.do, Load: p.loadSettings, Leaving: !u.lasts, Public: u.lasts, Listen: u.listen, Listeners: u.listeners, Logger: p.logger(),
-		Views: sessionViews{k.views}, Program: "narfs " + version(), LogDir: cmp.Or(u.logDir, p.getenv("NIX_LOG_DIR")),
+		Views: sessionViews{k.views}, Program: "narfs " + version(), LogDir: k.logDir,
 	}
 	if u.passing {
 		o.Declines = k.yield

@@ -68,7 +68,7 @@ func (p *process) looks(o *lsOptions) (look, error) {
 	}
 	switch o.colour {
 	case "auto":
-		if l.terminal && p.getenv("NO_COLOR") == "" && p.getenv("TERM") != "dumb" {
+		if p.colours(p.stdout) {
 			l.colours = parseColours(p.getenv("LS_COLORS"))
 		}
 	case "always":

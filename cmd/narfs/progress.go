@@ -3,20 +3,25 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
+	"unicode"
+
+	eastasian "golang.org/x/text/width"
 )
 
-// meter shows how far long work has got: as a line that is drawn again and again on a terminal, as a line now and then
+// meter shows how far long work has got: as a line, or a few, that is drawn again and again on a terminal, as a line now and then
 // elsewhere if the user wants to see progress there too. The methods of nil do nothing, and all may be called concurrently.
 type meter struct {
 	p        *process
 	what     string
 	terminal bool
-	stop     chan struct{}
-	stopped  sync.WaitGroup
+	// lines returns what is to be seen, at most so many lines, the last of which must be there; mu is held.
+	lines   func(now time.Time, most int) []string
+	stop    chan struct{}
+	stopped sync.WaitGroup
 
 	mu      sync.Mutex // guards the rest
 	begun   time.Time
@@ -27,7 +32,8 @@ type meter struct {
 	item    string // the present one
 	unit    string // "" for bytes
 	past    []sample
-	visible bool
+	drawn   []string        // that the terminal shows
+	said    strings.Builder // waits to be written above these
 }
 
 // sample is how far it was at some time.
@@ -39,17 +45,26 @@ type sample struct {
 const (
 	redrawEvery = 100 * time.Millisecond
 	tellEvery   = 2 * time.Second
+	// maxSaid is how much text waits for the next drawing.
+	maxSaid = 64 << 10
 	// rateOver is the time of which the rate is the average.
 	rateOver = 5 * time.Second
 )
 
 // meter begins to show progress, until close. It is nil if nobody is to see it.
 func (p *process) meter(what string) *meter {
-	terminal := isTerminal(p.stderr) && p.getenv("TERM") != "dumb"
-	if p.quiet || !terminal && !p.showProgress {
+	m := &meter{what: what}
+	m.lines = func(now time.Time, _ int) []string { return []string{m.line(now)} }
+	return p.beginMeter(m)
+}
+
+// beginMeter is meter for one that knows what to show.
+func (p *process) beginMeter(m *meter) *meter {
+	m.p, m.terminal = p, isTerminal(p.stderr) && p.getenv("TERM") != "dumb"
+	if p.quiet || !m.terminal && !p.showProgress {
 		return nil
 	}
-	m := &meter{p: p, what: what, terminal: terminal, stop: make(chan struct{}), begun: time.Now()}
+	m.stop, m.begun = make(chan struct{}), time.Now()
 	m.past = []sample{{m.begun, 0}}
 	m.stopped.Go(m.run)
 	return m
@@ -156,30 +171,91 @@ func (m *meter) finished() {
 func (m *meter) show(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	line := m.line(now)
+	columns, rows := m.p.size(m.p.stderr)
+	lines := m.lines(now, max(rows-1, 1))
 	if !m.terminal {
-		m.p.say("%s\n", line)
+		m.p.say("%s\n", lines[len(lines)-1])
 		return
 	}
-	m.visible = true
-	m.p.say("\r%s\x1b[K", fit(line, m.p.columns(m.p.stderr)-1))
+	for i, line := range lines {
+		lines[i] = fit(line, columns-1)
+	}
+	m.draw(lines, columns, rows)
 }
 
-// clear takes the line away until it is drawn again. m.mu is held.
+// draw has the terminal show lines in place of those that it shows, with what waits above them. m.mu is held.
+func (m *meter) draw(lines []string, columns, rows int) {
+	if slices.Equal(lines, m.drawn) && m.said.Len() == 0 {
+		return
+	}
+	var b strings.Builder
+	if len(m.drawn) > 0 {
+		up := -1
+		for _, line := range m.drawn {
+			up += 1 + max(0, width(line)-1)/max(columns, 1) // it may have become narrower
+		}
+		b.WriteByte('\r')
+		if up = min(up, rows-1); up > 0 {
+			fmt.Fprintf(&b, "\x1b[%dA", up)
+		}
+	}
+	if m.said.Len() > 0 {
+		b.WriteString("\x1b[J" + m.said.String())
+		m.said.Reset()
+	}
+	b.WriteString(strings.Join(lines, "\x1b[K\r\n"))
+	b.WriteString("\x1b[J")
+	m.drawn = lines
+	m.p.say("%s", b.String())
+}
+
+// clear takes the lines away until they are drawn again. m.mu is held.
 func (m *meter) clear() {
-	if m.visible {
-		m.p.say("\r\x1b[K")
-		m.visible = false
+	if len(m.drawn) > 0 || m.said.Len() > 0 {
+		columns, rows := m.p.size(m.p.stderr)
+		m.draw(nil, columns, rows)
 	}
 }
 
-// fit shortens a line to a width.
-func fit(line string, width int) string {
-	if utf8.RuneCountInString(line) <= width {
-		return line
+// print writes lines of text to where the progress is seen, above it.
+func (m *meter) print(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.said.WriteString(text); m.said.Len() > maxSaid {
+		m.clear()
 	}
-	runes := []rune(line)
-	return string(runes[:max(width, 0)])
+}
+
+// fit shortens a line to the columns of a terminal.
+func fit(line string, columns int) string {
+	for i, r := range line {
+		if columns -= runeWidth(r); columns < 0 {
+			return line[:i]
+		}
+	}
+	return line
+}
+
+// width is how many columns of a terminal a line takes.
+func width(line string) (n int) {
+	for _, r := range line {
+		n += runeWidth(r)
+	}
+	return n
+}
+
+// runeWidth is how many columns of a terminal a character takes.
+func runeWidth(r rune) int {
+	if r < 0x300 {
+		return 1
+	}
+	if kind := eastasian.LookupRune(r).Kind(); kind == eastasian.EastAsianWide || kind == eastasian.EastAsianFullwidth {
+		return 2
+	}
+	if unicode.In(r, unicode.Mn, unicode.Me) {
+		return 0
+	}
+	return 1
 }
 
 // line says how far it is: "import  1.2 GiB of 3.4 GiB  35%  120 MiB/s  0:19 left  34 paths  hello-2.12". m.mu is held.
@@ -299,7 +375,7 @@ func (w *besideWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-// clearLine takes the line away until it is drawn again.
+// clearLine takes what is drawn away until it is drawn again.
 func (m *meter) clearLine() {
 	if m == nil {
 		return

@@ -89,7 +89,7 @@ func newRoot(p *process) *cobra.Command {
 			"store path will do, too. Most commands also take what is inside a store path: PATH/bin/hello.\n\n" +
 			"Only one process can have a store open. Where one has it open already, a mount for example, commands hand " +
 			"themselves over to it.\n\n" +
-			"Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 interrupted.",
+			"Exit codes: 0 done, 1 failed, 2 the command line was wrong, 130 interrupted, and 100 to 111 those of narfs build.",
 		Version:       version(),
 		SilenceErrors: true, // exitCode prints them
 		SilenceUsage:  true,
@@ -139,6 +139,7 @@ func groups() []group {
 	return []group{
 		{"store", "The store:", list{newAdd, newImport, newExport, newCopy, newMigrate, newDelete, newGC, newRoots, newSign, newKeys}},
 		{"look", "Looking around:", list{newLs, newTree, newCat, newInfo, newDu, newStats}},
+		{"build", "Building:", list{newBuild, newLog}},
 		{"mount", "Mounting:", list{newMount, newUmount}},
 		{"daemon", "Serving others:", list{newDaemon, newServe, newSessions, newLocks, newWhoami, newConfig}},
 		{"care", "Taking care:", list{newVerify, newRepair, newCompact, newDoctor}},

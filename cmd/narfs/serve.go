@@ -32,7 +32,7 @@ func newServe(p *process) *cobra.Command {
 		Example: "  nix-copy-closure --to host ./result\n  nix copy --to ssh://host?remote-program=/usr/local/bin/nix-store ./result",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if p.keeper == nil {
-				return p.serveElsewhere(cmd.Context(), write)
+				return p.doElsewhere(cmd.Context(), write)
 			}
 			in, out, err := p.nixStreams()
 			if err != nil {
@@ -73,8 +73,8 @@ func (p *process) sayToNix(err error) error {
 // startTime is how long an owner may take until it can be talked to.
 const startTime = 60 * time.Second
 
-// serveElsewhere has the owner of the store serve, and starts one if there is none.
-func (p *process) serveElsewhere(ctx context.Context, write bool) error {
+// doElsewhere has the owner of the store do this command, and starts one if there is none. Creates says that there need be no store yet.
+func (p *process) doElsewhere(ctx context.Context, creates bool) error {
 	dir, err := p.stateDir()
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func (p *process) serveElsewhere(ctx context.Context, write bool) error {
 		case err == nil:
 			return &exitError{code}
 		case errors.Is(err, owner.ErrAbsent):
-			if !write && !storeExists(dir) {
+			if !creates && !storeExists(dir) {
 				return hint(fmt.Errorf("no store in %s", dir), "narfs add PATH makes one; $"+envState+" names another place")
 			}
 			if err := p.startOwner(begin, dir); err != nil {

@@ -269,7 +269,7 @@ func (p *process) openLocal(ctx context.Context, state string, dir nix.StoreDir,
 	life, leave := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() {
-		err := sub.serveElsewhere(life, true)
+		err := sub.doElsewhere(life, true)
 		_, _ = in.Close(), out.Close()
 		said.close()
 		done <- err

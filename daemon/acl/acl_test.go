@@ -551,3 +551,16 @@ func FuzzSettings(f *testing.F) {
 		}
 	})
 }
+
+// Who is not trusted may say how long he waits for builds, as with Nix, and no more.
+func TestForUntrusted(t *testing.T) {
+	t.Parallel()
+	s := acl.Default()
+	got, ignored := s.For(acl.Access{Level: acl.Untrusted}, [][2]string{{"build-timeout", "5"}, {"max-silent-time", "6"}, {"sandbox", "false"}, {"timeout", "x"}})
+	if got.Timeout != 5*time.Second || got.MaxSilentTime != 6*time.Second || got.Sandbox != s.Sandbox || s.Timeout != 0 {
+		t.Errorf("For = timeout %v, max-silent-time %v, sandbox %s", got.Timeout, got.MaxSilentTime, got.Sandbox)
+	}
+	if len(ignored) != 2 || !strings.Contains(ignored[0], "'sandbox', because it is a restricted setting") || !strings.Contains(ignored[1], "'timeout': ") {
+		t.Errorf("ignored = %q; want sandbox, and the bad timeout", ignored)
+	}
+}

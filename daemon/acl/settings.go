@@ -88,7 +88,7 @@ func settings() []setting {
 		{"keep-going", "", "false", false, func(s *Settings, v string) (err error) { s.KeepGoing, err = parseBool(v); return err }},
 		{"log-lines", "", "10", false, func(s *Settings, v string) (err error) { s.LogLines, err = parseCount(v); return err }},
 		{"max-build-log-size", "build-max-log-size", "0", false, func(s *Settings, v string) (err error) { s.MaxBuildLogSize, err = ParseSize(v); return err }},
-		{"max-jobs", "build-max-jobs", "1", false, func(s *Settings, v string) (err error) { s.MaxJobs, err = parseJobs(v); return err }},
+		{"max-jobs", "build-max-jobs", "1", false, func(s *Settings, v string) (err error) { s.MaxJobs, err = ParseJobs(v); return err }},
 		{"max-silent-time", "build-max-silent-time", "0", false, func(s *Settings, v string) (err error) { s.MaxSilentTime, err = parseSeconds(v); return err }},
 		{"post-build-hook", "", "", false, func(s *Settings, v string) error { s.PostBuildHook = v; return nil }},
 		{"sandbox", "build-use-sandbox", sandboxDefault(), false, setSandbox},
@@ -134,8 +134,8 @@ func setSandbox(s *Settings, v string) error {
 	return nil
 }
 
-// parseJobs reads a number, or auto for the number of processors.
-func parseJobs(v string) (int, error) {
+// ParseJobs reads a number, or auto for the number of processors.
+func ParseJobs(v string) (int, error) {
 	if v == "auto" {
 		return runtime.NumCPU(), nil
 	}
@@ -272,17 +272,16 @@ func Load(o LoadOptions) (*Settings, error) {
 }
 
 // For returns the settings for a client that wants to have some otherwise, as name and value, and says what of that it ignores, for
-// logs. Who is not trusted may change none of those here; of those that narfs does not know nothing is said.
+// logs. Who is not trusted may only change how long he waits for builds; of those that narfs does not know nothing is said.
 func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, ignored []string) {
 	changed = s
 	for _, pair := range overrides {
 		name, value := pair[0], pair[1]
-		i := slices.IndexFunc(settings(), func(row setting) bool { return row.name == name || row.alias != "" && row.alias == name })
-		if i < 0 || forDaemon(name) {
+		row, known := find(name)
+		if !known || forDaemon(name) {
 			continue
 		}
-		row := settings()[i]
-		if a.Level != Trusted {
+		if a.Level != Trusted && row.name != "timeout" && row.name != "max-silent-time" {
 			ignored = append(ignored, fmt.Sprintf("ignoring the client-specified setting '%s', because it is a restricted setting and you are not a trusted user", name))
 			continue
 		}
@@ -304,6 +303,12 @@ func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, igno
 		changed.trustOwnKeys()
 	}
 	return changed, ignored
+}
+
+// Known reports whether there is a setting of a name.
+func Known(name string) bool {
+	_, known := find(name)
+	return known
 }
 
 // forDaemon reports whether a setting is one of all sessions together.

@@ -302,7 +302,7 @@ func (a *attempt) outcome(ctx context.Context, program string, exit sandbox.Exit
 	text := fmt.Sprintf("builder for '%s' %v", g.b.print(g.path), exit)
 	if tail := a.log.tail(); len(tail) > 0 {
 		text += fmt.Sprintf(";\nlast %d log lines:\n> %s\n", len(tail), strings.Join(tail, "\n> "))
-		text += fmt.Sprintf("For full logs, run 'nix log %s'.", g.b.print(g.path))
+		text += fmt.Sprintf("For full logs, run '%s %s'.", LogCommand, g.b.print(g.path))
 	}
 	status := nixwire.PermanentFailure
 	if a.network() {

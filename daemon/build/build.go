@@ -127,6 +127,7 @@ type Settings struct {
 	Features      []string // that derivations may require
 	Keys          []nix.SecretKey
 	LogLines      int    // of the log in error messages
+	NoLog         bool   // keep none
 	PostBuildHook string // a program to run after each build; "" for none
 	Mirrors       string // where builtin:fetchurl looks for files by their hashes, first
 	ImpureEnv     func(name string) string
@@ -139,9 +140,10 @@ type Settings struct {
 type Event struct {
 	Path nix.StorePath // of the derivation
 	Kind EventKind
-	Line string // of EventLine, without its end
-	Data []byte // of EventOutput
-	seq  uint64 // ascending for each Path
+	Line string  // of EventLine, without its end; of EventPhase, the phase
+	Data []byte  // of EventOutput
+	Why  *Result // of EventFailed
+	seq  uint64  // ascending for each Path
 }
 
 // EventKind says what an Event is.
@@ -153,6 +155,8 @@ const (
 	EventLine                         // a line of its log
 	EventOutput                       // its log as it comes
 	EventEnded                        // it has ended
+	EventPhase                        // it says which phase has begun
+	EventFailed                       // it could not be built, for a reason of its own; comes last, also where no builder ran
 )
 
 // Result says what became of a goal.
@@ -160,6 +164,7 @@ type Result struct {
 	Status      nixwire.Status
 	Err         string // why it failed
 	Cause       string // the failure that this one comes from; Err itself if it comes from none
+	WrongHash   bool   // it failed because a fixed output has another hash
 	Times       uint64
 	Start, Stop time.Time
 	Outputs     []Output // those of the derivation that are valid, by name
@@ -194,7 +199,7 @@ func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings
 		group.Go(func() error {
 			results[i] = b.realise(ctx, w.Path, nil, w.Outputs, mode, o)
 			if !results[i].OK() && !o.KeepGoing {
-				cancel(errGivenUp)
+				cancel(ErrGivenUp)
 			}
 			return nil
 		})
@@ -203,7 +208,8 @@ func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings
 	return results
 }
 
-var errGivenUp = errors.New("given up because another build has failed")
+// ErrGivenUp is in the texts of results of what was not built because something else had failed.
+var ErrGivenUp = errors.New("given up because another build has failed")
 
 // BuildDerivation has a derivation realised whose inputs are paths, and which need not be valid.
 func (b *Builder) BuildDerivation(ctx context.Context, path nix.StorePath, d *drv.BasicDerivation, mode Mode, o Settings) Result {

@@ -2,12 +2,17 @@ package build_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/build/sandbox"
@@ -60,10 +65,15 @@ func (k *bench) put(t *testing.T, name, script string, inputs ...nix.StorePath) 
 	for _, in := range inputs {
 		d.InputDrvs[in] = []string{"out"}
 	}
+	return k.add(t, d)
+}
+
+func (k *bench) add(t *testing.T, d *drv.Derivation) nix.StorePath {
+	t.Helper()
 	file, err := d.File(k.s.Dir())
 	if err == nil {
 		_, err = k.s.Add(t.Context(), strings.NewReader(string(file.Text)), store.AddOptions{
-			Name: name + drv.Extension, Method: nix.MethodText, References: file.References,
+			Name: d.Name + drv.Extension, Method: nix.MethodText, References: file.References,
 		})
 	}
 	if err != nil {
@@ -74,10 +84,11 @@ func (k *bench) put(t *testing.T, name, script string, inputs ...nix.StorePath) 
 
 // client is somebody who wants builds.
 type client struct {
-	mu    sync.Mutex
-	lines []string
-	heard chan struct{} // closed at the first line
-	once  sync.Once
+	mu     sync.Mutex
+	lines  []string
+	others []build.Event // but for output
+	heard  chan struct{} // closed at the first line
+	once   sync.Once
 }
 
 func (k *bench) want(ctx context.Context, t *testing.T, c *client, p nix.StorePath) build.Result {
@@ -89,11 +100,15 @@ func (k *bench) want(ctx context.Context, t *testing.T, c *client, p nix.StorePa
 		MaxJobs: 4, Cores: 1, Sandboxed: true, System: "here", LogLines: 5, Pins: pins, ImpureEnv: os.Getenv,
 		SandboxPaths: []string{"/bin", "/usr/bin", "/lib?", "/lib64?", "/usr/lib", "/usr/lib64?"},
 		Hear: func(e build.Event) {
-			if e.Kind == build.EventLine {
-				c.mu.Lock()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			switch e.Kind {
+			case build.EventLine:
 				c.lines = append(c.lines, e.Line)
-				c.mu.Unlock()
 				c.once.Do(func() { close(c.heard) })
+			case build.EventOutput:
+			default:
+				c.others = append(c.others, e)
 			}
 		},
 	}
@@ -191,5 +206,122 @@ func TestFailures(t *testing.T) {
 	}
 	if got := strings.Join(c.lines, " "); got != "why" {
 		t.Errorf("heard %q", got)
+	}
+}
+
+// What happens is told: when a builder runs, which phase it is in, and why it could not be built, once, however many wait for it.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	k := newBench(t)
+	p := k.put(t, "phases", `echo '@nix {"action":"setPhase","phase":"first"}'; echo '@nix {"action":"setPhase","phase":}'; echo '@nix {"action":"msg"}'; exit 7`)
+	p = k.put(t, "above", "echo never", p)
+	c := &client{}
+	r := k.want(t.Context(), t, c, p)
+	var got []string
+	for _, e := range c.others {
+		text := fmt.Sprint(e.Kind, " ", e.Path.Name(), " ", e.Line)
+		if e.Why != nil {
+			text += e.Why.Err
+			if e.Why.Cause != r.Cause {
+				t.Errorf("cause %q; want that of the result, %q", e.Why.Cause, r.Cause)
+			}
+		}
+		got = append(got, strings.ReplaceAll(text, k.s.Dir().Path(e.Path), "IT"))
+	}
+	want := []string{
+		fmt.Sprint(build.EventStarted, " phases.drv "), fmt.Sprint(build.EventPhase, " phases.drv first"), fmt.Sprint(build.EventEnded, " phases.drv "),
+		fmt.Sprint(build.EventFailed, " phases.drv builder for 'IT' failed with exit code 7;\nlast 2 log lines:\n> @nix {\"action\":\"setPhase\",\"phase\":}\n"+
+			"> @nix {\"action\":\"msg\"}\nFor full logs, run 'nix log IT'."),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	// What no builder runs for fails, too.
+	c = &client{}
+	other := &drv.Derivation{BasicDerivation: drv.BasicDerivation{
+		Name: "other", Outputs: map[string]drv.Output{"out": {Kind: drv.Floating, Method: nix.MethodNAR, Algo: nix.SHA256}}, Platform: "elsewhere", Builder: "/bin/sh",
+	}}
+	if r := k.want(t.Context(), t, c, k.add(t, other)); len(c.others) != 1 || c.others[0].Kind != build.EventFailed || c.others[0].Why.Err != r.Err {
+		t.Errorf("events %+v; want one with %q", c.others, r.Err)
+	}
+}
+
+func TestWrongHash(t *testing.T) {
+	t.Parallel()
+	k := newBench(t)
+	sum, err := nix.NewHash(nix.SHA256, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &drv.Derivation{BasicDerivation: drv.BasicDerivation{
+		Name: "fixed", Outputs: map[string]drv.Output{"out": {Kind: drv.Fixed, CA: nix.ContentAddress{Method: nix.MethodFlat, Hash: sum}}},
+		Platform: "here", Builder: "/bin/sh", Args: []string{"-c", "echo other > $out"}, Env: map[string]string{},
+	}}
+	out, err := d.Outputs["out"].StorePath(k.s.Dir(), "fixed", "out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Env["out"] = k.s.Dir().Path(out)
+	r := k.want(t.Context(), t, &client{}, k.add(t, d))
+	if !r.WrongHash || r.Status != nixwire.OutputRejected || !strings.HasPrefix(r.Err, "hash mismatch in fixed-output derivation '") {
+		t.Errorf("result %+v", r)
+	}
+	if r := k.want(t.Context(), t, &client{}, k.put(t, "nothing", "exit 0")); r.WrongHash || r.Status != nixwire.OutputRejected {
+		t.Errorf("of one that makes nothing: %+v", r)
+	}
+}
+
+// Logs are found in all the places where Nix keeps them, and what is damaged is no end of one.
+func TestOpenLog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	read := func(p nix.StorePath) (string, error) {
+		log, err := build.OpenLog(dir, p)
+		if err != nil {
+			return "", err
+		}
+		defer log.Close() //nolint:errcheck // only read
+		text, err := io.ReadAll(log)
+		return string(text), err
+	}
+	for i, name := range []string{"compressed", "all in one folder", "as it is"} {
+		p, err := nix.ParseBaseName(strings.Repeat("a", 32) + fmt.Sprintf("-%d.drv", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := read(p); !errors.Is(err, build.ErrNoLog) {
+			t.Errorf("OpenLog before there is one = %v; want ErrNoLog", err)
+		}
+		w, err := build.NewLogWriter(dir, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.WriteString(w, "text\n")
+		if err = errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		compressed := build.LogFile(dir, p)
+		switch name {
+		case "all in one folder":
+			err = os.Rename(compressed, filepath.Join(dir, "drvs", p.BaseName()+".bz2"))
+		case "as it is":
+			err = errors.Join(os.Remove(compressed), os.WriteFile(strings.TrimSuffix(compressed, ".bz2"), []byte("text\n"), 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := read(p); err != nil || text != "text\n" {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+	p, err := nix.ParseBaseName(strings.Repeat("a", 32) + "-0.drv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(build.LogFile(dir, p), 20); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := read(p); err == nil {
+		t.Errorf("a damaged log reads as %q", text)
 	}
 }

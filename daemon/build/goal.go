@@ -147,8 +147,12 @@ func (g *goal) work(ctx context.Context) Result {
 		}
 		g.d = d
 	}
-	if r, ok := b.there(ctx, g.path, g.d, nil, g.o); ok && g.mode == Normal {
+	r, ok := b.there(ctx, g.path, g.d, nil, g.o)
+	switch kind, _ := g.d.Kind(); {
+	case ok && (g.mode == Normal || !r.OK()):
 		return r
+	case !ok && g.mode == Check && kind != drv.Impure:
+		return failed(nixwire.MiscFailure, "some outputs of '%s' are not valid, so checking is not possible", b.print(g.path))
 	}
 	inputs, r := g.inputs(ctx)
 	if !r.OK() {
@@ -181,7 +185,7 @@ func (g *goal) inputs(ctx context.Context) (all []input, r Result) {
 	for i, r := range g.b.Build(ctx, wanted, Normal, g.o) {
 		if !r.OK() {
 			bad++
-			if strings.Contains(r.Cause, errGivenUp.Error()) {
+			if strings.Contains(r.Cause, ErrGivenUp.Error()) {
 				given = r.Cause
 			} else if cause == "" {
 				cause = r.Cause
@@ -320,7 +324,12 @@ func (g *goal) register(ctx context.Context, r *nix.Realisation) error {
 }
 
 // build builds the derivation, whose inputs are there.
-func (g *goal) build(ctx context.Context, inputs []input) Result {
+func (g *goal) build(ctx context.Context, inputs []input) (r Result) {
+	defer func() {
+		if !r.OK() && ctx.Err() == nil {
+			g.tell(Event{Kind: EventFailed, Why: &r})
+		}
+	}()
 	if why := g.cannot(); why != "" {
 		return failed(nixwire.MiscFailure, "%s", why)
 	}
@@ -348,7 +357,7 @@ func (g *goal) build(ctx context.Context, inputs []input) Result {
 	}
 	defer g.b.release()
 	begun := time.Now()
-	r := g.attempt(ctx, closure)
+	r = g.attempt(ctx, closure)
 	if r.OK() && g.o.PostBuildHook != "" && g.mode == Normal {
 		if err := g.runHook(ctx, r.Outputs); err != nil {
 			return failed(nixwire.MiscFailure, "%v", err)
@@ -385,7 +394,9 @@ func fail(status nixwire.Status, format string, args ...any) error {
 
 func resultOf(err error) Result {
 	if s, ok := errors.AsType[*statusError](err); ok {
-		return failed(s.status, "%v", s.err)
+		r := failed(s.status, "%v", s.err)
+		r.WrongHash = errors.Is(s.err, errWrongHash)
+		return r
 	}
 	return failed(nixwire.MiscFailure, "%v", err)
 }

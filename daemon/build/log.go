@@ -2,11 +2,15 @@ package build
 
 import (
 	"bytes"
+	stdbzip2 "compress/bzip2"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,11 +20,48 @@ import (
 	"github.com/narfs/narfs/internal/nixwire"
 )
 
+// LogCommand is what results of builds tell to run for the whole log.
+const LogCommand = "nix log"
+
 // LogFile returns where Nix looks for a derivation's log: DIR/drvs/XX/REST.bz2, XX being the first two characters of its base name.
 func LogFile(dir string, p nix.StorePath) string {
 	base := p.BaseName()
 	return filepath.Join(dir, "drvs", base[:2], base[2:]+".bz2")
 }
+
+// ErrNoLog says that there is no log of a derivation's builds.
+var ErrNoLog = errors.New("no log is kept")
+
+// OpenLog opens the log of a derivation that is kept below a log directory in one of the ways in which Nix keeps logs or has kept them:
+// compressed or not, in folders or all in one. It may also be of a derivation that is not valid any more.
+func OpenLog(dir string, p nix.StorePath) (io.ReadCloser, error) {
+	base := p.BaseName()
+	for _, name := range []string{LogFile(dir, p), filepath.Join(dir, "drvs", base+".bz2")} {
+		for _, name := range []string{strings.TrimSuffix(name, ".bz2"), name} {
+			f, err := os.Open(name)
+			switch {
+			case errors.Is(err, os.ErrNotExist):
+			case err != nil:
+				return nil, fmt.Errorf("log of %s: %w", p, err)
+			case strings.HasSuffix(name, ".bz2"):
+				return &logReader{stdbzip2.NewReader(f), f}, nil
+			default:
+				return f, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("build of %s: %w", p, ErrNoLog)
+}
+
+// logReader reads a compressed log.
+type logReader struct {
+	io.Reader
+
+	f *os.File
+}
+
+// Close implements io.Closer.
+func (l *logReader) Close() error { return l.f.Close() }
 
 // LogWriter writes a derivation's log where `nix log` finds it, in place of one that is there, once it is closed.
 type LogWriter struct {
@@ -86,7 +127,7 @@ type buildLog struct {
 
 func (b *Builder) newLog(g *goal) (*buildLog, error) {
 	l := &buildLog{g: g, heard: time.Now()}
-	if b.opts.LogDir != "" {
+	if b.opts.LogDir != "" && !g.o.NoLog {
 		var err error
 		if l.file, err = NewLogWriter(b.opts.LogDir, g.path); err != nil {
 			return nil, err
@@ -134,6 +175,10 @@ func (l *buildLog) Write(p []byte) (int, error) {
 func (l *buildLog) endLine() {
 	line := string(bytes.TrimSuffix(l.line, []byte{'\r'}))
 	l.line = l.line[:0]
+	if phase, ok := phaseOf(line); ok {
+		l.g.tell(Event{Kind: EventPhase, Line: phase})
+		return
+	}
 	if l.g.o.LogLines > 0 {
 		if len(l.last) == l.g.o.LogLines {
 			l.last = l.last[1:]
@@ -141,6 +186,19 @@ func (l *buildLog) endLine() {
 		l.last = append(l.last, line)
 	}
 	l.g.tell(Event{Kind: EventLine, Line: line})
+}
+
+// phaseOf returns the phase that a builder says it begins with, in Nix's way of saying it: @nix {"action":"setPhase","phase":"…"}.
+func phaseOf(line string) (phase string, ok bool) {
+	text, ok := strings.CutPrefix(line, "@nix ")
+	if !ok {
+		return "", false
+	}
+	var said struct{ Action, Phase string }
+	if err := json.Unmarshal([]byte(text), &said); err != nil || said.Action != "setPhase" {
+		return "", false
+	}
+	return said.Phase, true
 }
 
 // tail returns the last lines.

@@ -32,6 +32,8 @@ type made struct {
 	info    nix.PathInfo
 }
 
+var errWrongHash = errors.New("hash mismatch")
+
 // takeOver makes valid what the builder has made, and returns it.
 func (a *attempt) takeOver(ctx context.Context) ([]Output, error) {
 	g := a.g
@@ -189,8 +191,8 @@ func (a *attempt) settle(ctx context.Context, m *made, all map[string]*made) err
 		}
 		if got != out.CA.Hash {
 			a.keepOther(ctx, m, nix.ContentAddress{Method: out.CA.Method, Hash: got})
-			return fail(nixwire.OutputRejected, "hash mismatch in fixed-output derivation '%s':\n         specified: %s\n            got:    %s",
-				g.b.print(g.path), out.CA.Hash.SRI(), got.SRI())
+			return fail(nixwire.OutputRejected, "%w in fixed-output derivation '%s':\n         specified: %s\n            got:    %s",
+				errWrongHash, g.b.print(g.path), out.CA.Hash.SRI(), got.SRI())
 		}
 	default:
 		self := slices.Contains(m.refs, m.scratch)

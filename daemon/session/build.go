@@ -13,6 +13,7 @@ import (
 	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/store"
+	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/nixwire"
@@ -38,7 +39,7 @@ func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) 
 		Sandboxed: settings.Sandbox == "true", Relaxed: settings.Sandbox == "relaxed", SandboxPaths: settings.SandboxPaths,
 		Users:  build.Users{IDs: users.UIDs, GID: users.GID, First: users.First, Count: users.Count},
 		System: settings.System, Platforms: settings.ExtraPlatforms, Features: settings.SystemFeatures,
-		LogLines: settings.LogLines, ImpureEnv: os.Getenv, Holder: s.holder(), Pins: s.pins, Hear: hear,
+		LogLines: settings.LogLines, NoLog: !settings.KeepBuildLog, ImpureEnv: os.Getenv, Holder: s.holder(), Pins: s.pins, Hear: hear,
 		Keys: keys, PostBuildHook: settings.PostBuildHook, Mirrors: strings.Join(settings.HashedMirrors, " "),
 	}, nil
 }
@@ -113,6 +114,35 @@ func (q *requests) ownPath(ctx context.Context, basic *drv.BasicDerivation) (nix
 		Name: d.Name + drv.Extension, Method: nix.MethodText, References: file.References, LockTimeout: q.session.settings.LockTimeout,
 	})
 	return info.Path, err
+}
+
+// Build has derivations realised for a command, with the settings as change leaves them. What it gives stays until the session ends.
+func (s *Session) Build(ctx context.Context, wanted []build.Wanted, mode build.Mode, change func(*acl.Settings), hear func(build.Event)) ([]build.Result, error) {
+	if err := s.access.May(acl.Build); err != nil {
+		return nil, err
+	}
+	builder := s.m.opts.Builder
+	if builder == nil {
+		return nil, errNoBuilder
+	}
+	own := *s.settings
+	change(&own)
+	settings, err := s.buildSettings(&own, hear)
+	if err != nil {
+		return nil, err
+	}
+	// What is built must not survive a crash that takes what it was built from.
+	if err := s.m.store.Flush(ctx); err != nil {
+		return nil, err
+	}
+	return builder.Build(ctx, wanted, mode, settings), nil
+}
+
+// Missing says what would have to be built.
+func (s *Session) Missing(ctx context.Context, wanted []workerproto.DerivedPath) (workerproto.Missing, error) {
+	q := &requests{session: s, store: s.m.store}
+	defer q.release()
+	return q.missing(ctx, wanted)
 }
 
 // errNoBuilder says that this process does not build.

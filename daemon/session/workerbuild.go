@@ -31,11 +31,11 @@ func (v *worker) ensurePath(ctx context.Context) error {
 }
 
 // has reports whether what a client wants to have is there, and holds it.
-func (v *worker) has(ctx context.Context, d workerproto.DerivedPath) (bool, error) {
+func (q *requests) has(ctx context.Context, d workerproto.DerivedPath) (bool, error) {
 	if !d.Built {
-		return v.holds(d.Path)
+		return q.holds(d.Path)
 	}
-	outputs, err := v.outputs(ctx, d)
+	outputs, err := q.outputs(ctx, d)
 	if err != nil {
 		return false, err
 	}
@@ -43,7 +43,7 @@ func (v *worker) has(ctx context.Context, d workerproto.DerivedPath) (bool, erro
 		if o.Path.IsZero() {
 			return false, nil
 		}
-		if there, err := v.holds(o.Path); err != nil || !there {
+		if there, err := q.holds(o.Path); err != nil || !there {
 			return false, err
 		}
 	}
@@ -51,8 +51,8 @@ func (v *worker) has(ctx context.Context, d workerproto.DerivedPath) (bool, erro
 }
 
 // outputs returns those outputs of a derivation that a client means, and where they are, or will be.
-func (v *worker) outputs(ctx context.Context, d workerproto.DerivedPath) ([]workerproto.OutputPath, error) {
-	all, err := v.outputMap(ctx, d.Path)
+func (q *requests) outputs(ctx context.Context, d workerproto.DerivedPath) ([]workerproto.OutputPath, error) {
+	all, err := q.outputMap(ctx, d.Path)
 	if err != nil || len(d.Outputs) == 0 {
 		return all, err
 	}
@@ -60,7 +60,7 @@ func (v *worker) outputs(ctx context.Context, d workerproto.DerivedPath) ([]work
 	for _, name := range d.Outputs {
 		i := slices.IndexFunc(all, func(o workerproto.OutputPath) bool { return o.Name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("derivation '%s' does not have an output named '%s'", v.Dir.Path(d.Path), name)
+			return nil, fmt.Errorf("derivation '%s' does not have an output named '%s'", q.store.Dir().Path(d.Path), name)
 		}
 		some = append(some, all[i])
 	}
@@ -68,30 +68,30 @@ func (v *worker) outputs(ctx context.Context, d workerproto.DerivedPath) ([]work
 }
 
 // outputMap returns where the outputs of a valid derivation are, or will be, as far as that is known, by their names.
-func (v *worker) outputMap(ctx context.Context, p nix.StorePath) ([]workerproto.OutputPath, error) {
+func (q *requests) outputMap(ctx context.Context, p nix.StorePath) ([]workerproto.OutputPath, error) {
 	if !store.IsDerivation(p) {
-		return nil, fmt.Errorf("'%s' is not a derivation", v.Dir.Path(p))
+		return nil, fmt.Errorf("'%s' is not a derivation", q.store.Dir().Path(p))
 	}
-	d, err := v.store.Derivation(p)
+	d, err := q.store.Derivation(p)
 	if err != nil {
 		return nil, err
 	}
 	var modulo *drv.Modulo
 	all := make([]workerproto.OutputPath, 0, len(d.Outputs))
 	for _, name := range d.OutputNames() {
-		path, err := d.Outputs[name].StorePath(v.Dir, d.Name, name)
+		path, err := d.Outputs[name].StorePath(q.store.Dir(), d.Name, name)
 		if err != nil {
 			return nil, err
 		}
 		if path.IsZero() && d.Outputs[name].Kind != drv.Impure {
 			if modulo == nil {
-				m, err := v.store.Modulo(ctx, d)
+				m, err := q.store.Modulo(ctx, d)
 				if err != nil {
 					return nil, err
 				}
 				modulo = &m
 			}
-			r, err := v.store.KnownRealisation(nix.DrvOutput{Hash: modulo.Hash, Output: name})
+			r, err := q.store.KnownRealisation(nix.DrvOutput{Hash: modulo.Hash, Output: name})
 			if err != nil {
 				return nil, err
 			}
@@ -165,42 +165,50 @@ func (v *worker) queryMissing(ctx context.Context) error {
 	if err := v.begin(); err != nil {
 		return err
 	}
-	var missing workerproto.Missing
+	missing, err := v.missing(ctx, wanted)
+	if err != nil {
+		return err
+	}
+	return v.answer(ctx, func() error { return v.WriteMissing(missing) })
+}
+
+// missing finds out what would have to be built.
+func (q *requests) missing(ctx context.Context, wanted []workerproto.DerivedPath) (missing workerproto.Missing, err error) {
 	seen := map[nix.StorePath]struct{}{}
 	for len(wanted) > 0 {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return missing, context.Cause(ctx)
 		}
 		d := wanted[len(wanted)-1]
 		wanted = wanted[:len(wanted)-1]
 		if _, ok := seen[d.Path]; ok {
 			continue
 		}
-		there, err := v.has(ctx, d)
+		there, err := q.has(ctx, d)
 		switch {
 		case errors.Is(err, store.ErrNotValid) || err == nil && !there && !d.Built:
 			seen[d.Path] = struct{}{}
 			missing.Unknown = append(missing.Unknown, d.Path)
 			continue
 		case err != nil:
-			return err
+			return missing, err
 		case there:
 			continue
 		}
 		seen[d.Path] = struct{}{}
 		missing.WillBuild = append(missing.WillBuild, d.Path)
-		derivation, err := v.store.Derivation(d.Path)
+		derivation, err := q.store.Derivation(d.Path)
 		if err != nil {
-			return err
+			return missing, err
 		}
-		if err := v.take(int64(len(derivation.InputDrvs)) * pinCost); err != nil {
-			return err
+		if err := q.take(int64(len(derivation.InputDrvs)) * pinCost); err != nil {
+			return missing, err
 		}
 		for input, outputs := range derivation.InputDrvs {
 			wanted = append(wanted, workerproto.DerivedPath{Path: input, Built: true, Outputs: outputs})
 		}
 	}
-	return v.answer(ctx, func() error { return v.WriteMissing(missing) })
+	return missing, nil
 }
 
 // buildMode is the mode of a build that a client asks for, if he may.
@@ -331,7 +339,11 @@ func (v *worker) hear() func(build.Event) {
 		case build.EventEnded:
 			_ = v.StopActivity(ids[e.Path])
 			delete(ids, e.Path)
-		case build.EventOutput:
+		case build.EventPhase:
+			if id, ok := ids[e.Path]; ok && v.Version.AtLeast(1, 20) {
+				_ = v.Result(id, workerproto.ResSetPhase, workerproto.Text(e.Line))
+			}
+		case build.EventOutput, build.EventFailed:
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
@@ -150,6 +151,18 @@ const (
 	ResolvesToAlreadyValid
 	NoSubstituters
 )
+
+// String returns the name that Nix has for a status in JSON.
+func (s Status) String() string {
+	names := [...]string{
+		"Built", "Substituted", "AlreadyValid", "PermanentFailure", "InputRejected", "OutputRejected", "TransientFailure", "CachedFailure", "TimedOut",
+		"MiscFailure", "DependencyFailed", "LogLimitExceeded", "NotDeterministic", "ResolvesToAlreadyValid", "NoSubstituters",
+	}
+	if s < Status(len(names)) {
+		return names[s]
+	}
+	return strconv.FormatUint(uint64(s), 10)
+}
 
 // BuiltOutput is an output that was built.
 type BuiltOutput struct {

@@ -173,3 +173,15 @@ func TestDerivationBudget(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusNames(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[nixwire.Status]string{
+		nixwire.Built: "Built", nixwire.PermanentFailure: "PermanentFailure", nixwire.TimedOut: "TimedOut", nixwire.NotDeterministic: "NotDeterministic",
+		nixwire.NoSubstituters: "NoSubstituters", nixwire.NoSubstituters + 1: "15",
+	} {
+		if got := status.String(); got != want {
+			t.Errorf("Status(%d).String() = %q; want %q", uint64(status), got, want)
+		}
+	}
+}

@@ -50,6 +50,8 @@ func TestScripts(t *testing.T) {
 
 func condition(name string) (bool, error) {
 	switch name {
+	case "builds":
+		return env.Builds().Err() == nil, nil
 	case "fuse":
 		return env.Fuse().Err() == nil, nil
 	case "root":

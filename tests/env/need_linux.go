@@ -1,9 +1,11 @@
 package env
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
+	"syscall"
 )
 
 // Fuse is the need to be able to mount.
@@ -20,5 +22,17 @@ func Fuse() Need {
 			return errors.New("fusermount3 is not in PATH, and the user is not root")
 		}
 		return nil
+	}}
+}
+
+// Builds is the need to be able to build: to mount, and to make user namespaces.
+func Builds() Need {
+	return Need{"user namespaces and /dev/fuse", func() error {
+		cmd := exec.CommandContext(context.Background(), "/bin/true")
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		}
+		return errors.Join(cmd.Run(), Fuse().Err())
 	}}
 }

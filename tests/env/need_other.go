@@ -2,7 +2,10 @@
 
 package env
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 // Fuse is the need to be able to mount.
 func Fuse() Need {
@@ -10,4 +13,9 @@ func Fuse() Need {
 		_, err := os.Stat("/Library/Filesystems/macfuse.fs")
 		return err
 	}}
+}
+
+// Builds is the need to be able to build.
+func Builds() Need {
+	return Need{"Linux", func() error { return errors.New("builds are tested there alone") }}
 }

@@ -99,3 +99,34 @@ func TestBuilds(t *testing.T) {
 		}
 	})
 }
+
+// Clients are told which phase a builder is in, and both nix log and narfs log print what it said.
+func TestPhases(t *testing.T) {
+	t.Parallel()
+	env.Require(t, env.Root())
+	eachRelease(t, func(t *testing.T, c *client) {
+		t.Helper()
+		s := serveStore(t)
+		l := s.client(t, c)
+		expression := filepath.Join(l.Root, "phases.nix")
+		write(t, expression, `derivation { name = "phases"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "`+
+			`echo '@nix {\"action\":\"setPhase\",\"phase\":\"first\"}'; echo said; echo > $out" ]; }`, 0o644)
+		common := []string{"--option", "substitute", "false", "--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64"}
+		r := env.Run(t, l.Command("nix-build", append(common, "--no-out-link", "-v", "--log-format", "internal-json", expression)...))
+		if told := regexp.MustCompile(`"fields":\["first"\],"id":\d+,"type":104`); r.Code != 0 || !told.MatchString(r.Stderr) {
+			t.Errorf("nix-build exited with %d: %s; want %v in it", r.Code, r.Stderr, told)
+		}
+		out := strings.TrimSpace(r.Stdout)
+		const want = "@nix {\"action\":\"setPhase\",\"phase\":\"first\"}\nsaid\n"
+		if got := output(t, l, "nix", append(common, "--extra-experimental-features", "nix-command", "log", out)...); got != want {
+			t.Errorf("nix log printed %q; want %q", got, want)
+		}
+		cmd := s.Command("log", out)
+		if got := env.Run(t, cmd); got.Stdout != want {
+			t.Errorf("narfs log printed %q and %q; want %q", got.Stdout, got.Stderr, want)
+		}
+		if got := s.Must("build", out); got != out {
+			t.Errorf("narfs build printed %q; want %q", got, out)
+		}
+	})
+}
