@@ -16,7 +16,7 @@
 //
 // A sandboxed builder's root is a read-only file system in memory, which holds:
 //
-//	StoreDir     Outputs, with the inputs bound read-only into it; writable
+//	StoreDir     an overlay on Outputs, with the inputs bound read-only into it; writable
 //	/build       the build folder (Spec.BuildDirInside); writable
 //	/tmp         Spec.TmpDir, or a file system in memory; writable
 //	/proc        of its own processes; what only an id protects there is read-only if the builder is root outside
@@ -24,8 +24,9 @@
 //	/etc         passwd group hosts; with Spec.Network nsswitch.conf, and the host's hosts resolv.conf services
 //	and Spec.Binds.
 //
-// Inputs are seen through mounts; a symbolic link can have none, so it is made again in Outputs. Run takes those away
-// when the builder is done.
+// Inputs are seen through mounts, at places in the lower part of that overlay, a file system in memory; a symbolic link can have none, so
+// it is made again there. Where the kernel refuses the overlay, as it does if Outputs is on another one, all that is made in Outputs
+// itself, and Run takes it away when the builder is done.
 //
 // A builder that is not sandboxed sees the host's files, with an overlay on StoreDir whose lower part is the whole of
 // StoreMount. Where the kernel refuses an overlay it sees its inputs there alone. If the host has no StoreDir, the
@@ -49,6 +50,6 @@
 // nothing runs on after a SIGKILL of the daemon. A builder can ask the kernel to let it outlive its parent; the keeper,
 // which it can neither see nor reach, is there because it does not. There is nothing that a control group could add.
 // Mounts are in the builder's namespace and end with it. What such an end leaves in files: the contents of
-// Outputs, with empty files and folders under the names of inputs; Outputs + ".work", which holds an empty folder that
+// Outputs, without an overlay with empty files and folders under the names of inputs; Outputs + ".work", which holds an empty folder that
 // nobody may read; BuildDir and TmpDir.
 package sandbox

@@ -108,13 +108,11 @@ func (p *setup) open() (err error) {
 	get(&p.store, s.StoreMount, harmless|readOnly)
 	get(&p.outputs, s.Outputs, harmless)
 	enter(&p.anchor, s.BuildDir)
-	if !s.Sandboxed {
-		enter(&p.lower, s.StoreMount)
-		enter(&p.upper, s.Outputs)
-		enter(&p.workDir, workDir(s))
-	}
+	enter(&p.upper, s.Outputs)
+	enter(&p.workDir, workDir(s))
 	get(&p.build, s.BuildDir, harmless)
 	if !s.Sandboxed {
+		enter(&p.lower, s.StoreMount)
 		if err != nil {
 			return err
 		}
@@ -216,10 +214,7 @@ func (p *setup) mountSandbox() error {
 	if err := p.show(piece{p.build, p.spec.BuildDirInside, true}); err != nil {
 		return err
 	}
-	if err := p.show(piece{p.outputs, p.spec.StoreDir, true}); err != nil {
-		return err
-	}
-	if err := p.showInputs(); err != nil {
+	if err := p.showStore(); err != nil {
 		return err
 	}
 	for _, b := range append(p.devices, p.binds...) {
@@ -383,57 +378,105 @@ func (p *setup) show(m piece) error {
 	return step("show "+m.target, err)
 }
 
-// showInputs shows the inputs at StoreDir, where the folder for outputs is already.
-func (p *setup) showInputs() error {
-	const aside = "/.store" // a mount has to be in the tree for copies to be made of it
-	if err := p.show(piece{p.store, aside, true}); err != nil {
+// overlay returns a mount that shows what lower has, and has what is made there put into the folder for outputs.
+func (p *setup) overlay(lower int) (int, error) {
+	return newFS("overlay", harmless, "lowerdir", fdPath(lower), "upperdir", fdPath(p.upper), "workdir", fdPath(p.workDir), "userxattr", "")
+}
+
+// showStore shows the inputs at StoreDir, where outputs are made. The places of the inputs are in memory: on a disk it takes longer to
+// make and remove them than all the rest, of some thousand ten times as long.
+func (p *setup) showStore() error {
+	const store, places = "/.store", "/.places" // mounts have to be in the tree for copies to be made of them
+	fail := func(err error) error { return step("show inputs", err) }
+	if err := p.show(piece{p.store, store, true}); err != nil {
 		return err
 	}
-	to, err := p.place(p.spec.StoreDir, true)
+	lower, err := newFS("tmpfs", harmless, "mode", "0755")
 	if err != nil {
-		return step("enter "+p.spec.StoreDir, err)
+		return fail(err)
 	}
-	defer func() { _ = unix.Close(to) }()
+	if err := p.show(piece{lower, places, true}); err != nil {
+		return err
+	}
+	inputs, err := p.makePlaces(lower)
+	if err != nil {
+		return err
+	}
+	to, err := p.overlay(lower)
+	refused := err != nil // by the kernel or the file system
+	if refused {
+		to = p.outputs
+	}
+	if err := p.show(piece{to, p.spec.StoreDir, true}); err != nil {
+		return err
+	}
+	if refused {
+		if inputs, err = p.makePlaces(to); err != nil {
+			return err
+		}
+	}
+	if err := p.bindInputs(to, inputs); err != nil {
+		return err
+	}
+	for _, aside := range []string{store, places} {
+		if err := unix.Unmount("."+aside, unix.MNT_DETACH); err != nil {
+			return fail(err)
+		}
+		if err := unix.Rmdir("." + aside); err != nil {
+			return fail(err)
+		}
+	}
+	return nil
+}
+
+// makePlaces makes what the inputs are to be mounted on, and returns the names of those that are to be mounted: links are made at once.
+func (p *setup) makePlaces(at int) (mounts []string, err error) {
 	for _, name := range p.spec.Inputs {
-		if err := p.showInput(to, name); err != nil {
+		link, err := p.makePlaceOf(at, name)
+		if err != nil {
+			return nil, step("show "+filepath.Join(p.spec.StoreDir, name), err)
+		}
+		if !link {
+			mounts = append(mounts, name)
+		}
+	}
+	return mounts, nil
+}
+
+func (p *setup) makePlaceOf(at int, name string) (link bool, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.store, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return false, makePlace(at, name, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+	}
+	buf := make([]byte, 1<<16)
+	n, err := unix.Readlinkat(p.store, name, buf)
+	if err != nil {
+		return false, err
+	}
+	return true, unix.Symlinkat(string(buf[:n]), at, name)
+}
+
+func (p *setup) bindInputs(to int, names []string) error {
+	for _, name := range names {
+		fd, err := tree(p.store, name, plain, unix.AT_SYMLINK_NOFOLLOW)
+		if err == nil {
+			err = unix.MoveMount(fd, "", to, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
+			_ = unix.Close(fd)
+		}
+		if err != nil {
 			return step("show "+filepath.Join(p.spec.StoreDir, name), err)
 		}
 	}
-	if err := unix.Unmount("."+aside, unix.MNT_DETACH); err != nil {
-		return step("put the store away", err)
-	}
-	return step("put the store away", unix.Rmdir("."+aside))
-}
-
-func (p *setup) showInput(to int, name string) error {
-	var st unix.Stat_t
-	if err := unix.Fstatat(p.store, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		buf := make([]byte, 1<<16)
-		n, err := unix.Readlinkat(p.store, name, buf)
-		if err != nil {
-			return err
-		}
-		return unix.Symlinkat(string(buf[:n]), to, name)
-	}
-	if err := makePlace(to, name, st.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
-		return err
-	}
-	fd, err := tree(p.store, name, plain, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return unix.MoveMount(fd, "", to, name, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	return nil
 }
 
 // mountHost replaces the store directory of the host.
 func (p *setup) mountHost() error {
 	s := p.spec
-	overlay, err := newFS("overlay", harmless,
-		"lowerdir", fdPath(p.lower), "upperdir", fdPath(p.upper), "workdir", fdPath(p.workDir), "userxattr", "")
+	overlay, err := p.overlay(p.lower)
 	refused := err != nil
 	if p.storeDir < 0 {
 		if err := p.shadow(); err != nil {
@@ -466,10 +509,12 @@ func (p *setup) withoutOverlay() error {
 	if err := attach(p.store, p.anchor); err != nil {
 		return step("show inputs", err)
 	}
-	for _, name := range p.spec.Inputs {
-		if err := p.showInput(p.outputs, name); err != nil {
-			return step("show "+filepath.Join(p.spec.StoreDir, name), err)
-		}
+	inputs, err := p.makePlaces(p.outputs)
+	if err != nil {
+		return err
+	}
+	if err := p.bindInputs(p.outputs, inputs); err != nil {
+		return err
 	}
 	return step("show inputs", unix.Unmount(fdPath(p.store), unix.MNT_DETACH))
 }

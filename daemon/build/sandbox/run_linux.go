@@ -77,17 +77,15 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 		return fail("open a pseudoterminal", err)
 	}
 	defer func() { _ = master.Close() }()
-	if !s.Sandboxed {
-		work := workDir(s)
-		if err := os.Mkdir(work, 0o700); err != nil {
-			_ = slave.Close()
-			return fail("make a folder", err)
-		}
-		defer func() { _ = os.RemoveAll(work) }()
-		if err := os.Lchown(work, s.UID, s.GID); err != nil {
-			_ = slave.Close()
-			return fail("give the builder its folder", err)
-		}
+	work := workDir(s)
+	if err := os.Mkdir(work, 0o700); err != nil {
+		_ = slave.Close()
+		return fail("make a folder", err)
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	if err := os.Lchown(work, s.UID, s.GID); err != nil {
+		_ = slave.Close()
+		return fail("give the builder its folder", err)
 	}
 	outputs, err := openOutputs(s.Outputs)
 	if err != nil {

@@ -31,7 +31,7 @@ type Spec struct {
 
 	// Outputs is a host folder that Run finds empty and the builder's user may write. What the builder makes at
 	// StoreDir/name is Outputs/name afterwards, as the builder left it: it may be a symbolic link to anywhere.
-	// Run makes and removes Outputs + ".work" if the builder is not sandboxed.
+	// On Linux, Run makes and removes Outputs + ".work".
 	Outputs string
 
 	BuildDir       string // host folder for scratch, which the builder's user may write

@@ -348,16 +348,41 @@ func loopback(t *testing.T, dir string, options ...string) (mnt string) {
 
 // An overlay cannot have its upper part on FUSE. Inputs are seen then, and nothing else of the store.
 func TestWithoutOverlay(t *testing.T) {
-	s := newSpec(t, false, `ls -1 /nix/store; echo hello > $out; test -e /etc/passwd`)
-	if err := os.WriteFile(filepath.Join(s.StoreMount, "secret"), nil, 0o644); err != nil {
+	for _, sandboxed := range []bool{true, false} {
+		s := newSpec(t, sandboxed, `ls -1 /nix/store; echo hello > $out; test -e /etc/passwd`)
+		if err := os.WriteFile(filepath.Join(s.StoreMount, "secret"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s.Outputs = loopback(t, s.Outputs)
+		if got := build(t, s); got != tools+"\n" {
+			t.Errorf("sandboxed=%v: it sees %q in the store; want %q", sandboxed, got, tools)
+		}
+		if entries, err := os.ReadDir(s.Outputs); err != nil || len(entries) != 1 || entries[0].Name() != out {
+			t.Errorf("sandboxed=%v: in Outputs: %v, %v", sandboxed, entries, err)
+		}
+	}
+}
+
+// In the store a builder may do with what it makes whatever it may elsewhere, and nothing of it stays but what it has made.
+func TestStoreFolder(t *testing.T) {
+	const link = "55555555555555555555555555555555-link"
+	s := newSpec(t, true, `cd /nix/store
+		mkdir tmp tmp/sub; echo a > tmp/sub/a; ln tmp/sub/a tmp/b; mv tmp $out; mv $out/sub/a $out/a; rmdir $out/sub; ln -s a $out/c
+		stat -c '%h %s' $out/a; touch gone; rm gone; rm `+link+`; ls -1`)
+	if err := os.Symlink("nowhere", filepath.Join(s.StoreMount, link)); err != nil {
 		t.Fatal(err)
 	}
-	s.Outputs = loopback(t, s.Outputs)
-	if got := build(t, s); got != tools+"\n" {
-		t.Errorf("it sees %q in the store; want %q", got, tools)
+	s.Inputs = append(s.Inputs, link)
+	if got, want := build(t, s), "2 2\n"+tools+"\n"+out+"\n"; got != want {
+		t.Errorf("the log is %q; want %q", got, want)
 	}
-	if entries, err := os.ReadDir(s.Outputs); err != nil || len(entries) != 1 || entries[0].Name() != out {
-		t.Errorf("in Outputs: %v, %v", entries, err)
+	var left []string
+	err := filepath.WalkDir(s.Outputs, func(name string, _ os.DirEntry, err error) error {
+		left = append(left, strings.TrimPrefix(name, s.Outputs))
+		return err
+	})
+	if want := []string{"", "/" + out, "/" + out + "/a", "/" + out + "/b", "/" + out + "/c"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left in Outputs: %q, %v; want %q", left, err, want)
 	}
 }
 
