@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/narfs/narfs/casefold"
+	"github.com/narfs/narfs/daemon/build/sandbox"
 	"github.com/narfs/narfs/daemon/lock"
 	"github.com/narfs/narfs/daemon/owner"
 	"github.com/narfs/narfs/fs"
@@ -30,6 +31,7 @@ func newDoctor(p *process) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &diagnosis{p: p}
 			d.host()
+			d.builders(cmd.Context())
 			d.mounts(cmd.Context())
 			d.state(cmd.Context())
 			if asJSON {
@@ -134,6 +136,16 @@ func (d *diagnosis) host() {
 	default:
 		d.add("user_allow_other", notice, "is not set: --allow-other will not work", "add the line user_allow_other to /etc/fuse.conf")
 	}
+}
+
+// builders checks what building needs beside a mount.
+func (d *diagnosis) builders(ctx context.Context) {
+	const check = "sandbox"
+	if err := sandbox.Available(ctx); err != nil {
+		d.add(check, notice, "nothing can be built here: "+err.Error(), "all else works; builders need a mount, and user namespaces of their own")
+		return
+	}
+	d.add(check, fine, "builders can have namespaces of their own", "")
 }
 
 // mounts checks that what narfs has mounted is alive.

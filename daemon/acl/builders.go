@@ -77,6 +77,9 @@ func (s *Settings) Builders() (Builders, error) {
 		return Builders{}, nil
 	}
 	gid, uids, found, err := s.users.Members(group)
+	if err == nil && !found && s.values["build-users-group"].Origin == originDefault {
+		return Builders{}, nil // root of a container, who can be nobody else
+	}
 	if err == nil && !found {
 		err = fmt.Errorf("the group '%s' specified in 'build-users-group' does not exist", group)
 	}

@@ -68,6 +68,9 @@ type Value struct {
 	Origin string `json:"origin"` // "default", "FILE:LINE", "$NIX_CONFIG:LINE" or "the command line"; several with ", " between for a list
 }
 
+// originDefault is the origin of what nobody has set.
+const originDefault = "default"
+
 // setting is a row of the table of settings.
 type setting struct {
 	name, alias string
@@ -234,7 +237,7 @@ func Load(o LoadOptions) (*Settings, error) {
 		s.users = systemUsers()
 	}
 	for _, row := range settings() {
-		s.values[row.name] = Value{row.name, row.initial, "default"}
+		s.values[row.name] = Value{row.name, row.initial, originDefault}
 	}
 	p := &parser{values: s.values}
 	if o.Getenv != nil {

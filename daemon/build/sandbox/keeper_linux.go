@@ -30,7 +30,7 @@ func needed() []uintptr {
 
 // keeperAttributes says how the keeper begins. Root's keeper keeps root's id, though its namespace has no name for it,
 // and so the builder to be can open what only root can reach.
-func keeperAttributes(s Spec, root bool) *syscall.SysProcAttr {
+func keeperAttributes(s Spec, groups bool) *syscall.SysProcAttr {
 	uid, gid := inside(s)
 	return &syscall.SysProcAttr{
 		Setsid:                     true,
@@ -38,7 +38,7 @@ func keeperAttributes(s Spec, root bool) *syscall.SysProcAttr {
 		Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWPID,
 		UidMappings:                []syscall.SysProcIDMap{{ContainerID: uid, HostID: s.UID, Size: 1}},
 		GidMappings:                []syscall.SysProcIDMap{{ContainerID: gid, HostID: s.GID, Size: 1}},
-		GidMappingsEnableSetgroups: root,
+		GidMappingsEnableSetgroups: groups,
 		AmbientCaps:                needed(),
 	}
 }

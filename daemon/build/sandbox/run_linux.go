@@ -61,8 +61,8 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 	}
 	logTo := s.Log
 	s.Log = nil
-	root := os.Geteuid() == 0
-	what, err := sealed(order{Spec: s, DropGroups: root, Probe: probe})
+	groups := mayDropGroups()
+	what, err := sealed(order{Spec: s, DropGroups: groups, Probe: probe})
 	if err != nil {
 		return fail("describe the build", err)
 	}
@@ -103,7 +103,7 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := again(ctx, what, reportTo, slave)
-	cmd.SysProcAttr = keeperAttributes(s, root)
+	cmd.SysProcAttr = keeperAttributes(s, groups)
 	err = cmd.Start()
 	_ = slave.Close()
 	if err != nil {
@@ -149,6 +149,16 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 		return fail("set up", errors.New("the process that sets up "+exit.String()))
 	}
 	return exit, nil
+}
+
+// mayDropGroups reports whether this is root, and one who may have his processes give up the groups that he is in: root of a user
+// namespace often may not.
+func mayDropGroups() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	text, err := os.ReadFile("/proc/self/setgroups")
+	return err != nil || string(bytes.TrimSpace(text)) == "allow"
 }
 
 func (r report) err() error {
