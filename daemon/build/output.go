@@ -170,6 +170,9 @@ func (a *attempt) settle(ctx context.Context, m *made, all map[string]*made) err
 	g := a.g
 	dir := g.b.store.Dir()
 	m.info = nix.PathInfo{Ultimate: true}
+	if m.kind == drv.InputAddressed || m.kind == drv.Fixed || !m.refersTo(all) {
+		m.info.NarHash, m.info.NarSize = m.narHash, m.narSize // it is imported as it is
+	}
 	if !g.path.IsZero() {
 		m.info.Deriver = g.path
 	}
@@ -178,14 +181,13 @@ func (a *attempt) settle(ctx context.Context, m *made, all map[string]*made) err
 	case drv.InputAddressed:
 		m.info.Path = out.Path
 		m.info.References = m.refs
-		m.info.NarHash, m.info.NarSize = m.narHash, m.narSize
 	case drv.Fixed:
 		m.info.Path, m.info.CA = m.scratch, out.CA
 		if len(m.refs) > 0 {
 			return fail(nixwire.OutputRejected, "fixed-output derivations must not reference store paths: '%s' references %d distinct paths, e.g. '%s'",
 				g.b.print(g.path), len(m.refs), g.b.print(m.refs[0]))
 		}
-		got, err := hashOutput(m.file, out.CA.Method, out.CA.Hash.Algo(), nil, "")
+		got, err := m.hash(out.CA.Method, out.CA.Hash.Algo(), nil)
 		if err != nil {
 			return err
 		}
@@ -201,7 +203,7 @@ func (a *attempt) settle(ctx context.Context, m *made, all map[string]*made) err
 				m.info.References = append(m.info.References, settled(ref, all))
 			}
 		}
-		sum, err := hashOutput(m.file, out.Method, out.Algo, rewrites(all, m), m.scratch.HashPart())
+		sum, err := m.hash(out.Method, out.Algo, rewrites(all, m))
 		if err != nil {
 			return err
 		}
@@ -221,7 +223,7 @@ func (a *attempt) settle(ctx context.Context, m *made, all map[string]*made) err
 // mended, and need not be built again.
 func (a *attempt) keepOther(ctx context.Context, m *made, ca nix.ContentAddress) {
 	g := a.g
-	info := nix.PathInfo{CA: ca}
+	info := nix.PathInfo{CA: ca, NarHash: m.narHash, NarSize: m.narSize}
 	var err error
 	if info.Path, err = nix.MakePathFromCA(g.b.store.Dir(), m.scratch.Name(), ca, nil, false); err == nil {
 		m.info = info
@@ -256,26 +258,35 @@ func rewrites(all map[string]*made, but *made) map[string]string {
 	return pairs
 }
 
-// importOutput makes an output valid.
+// importOutput makes an output valid, with the signatures of the machine's keys.
 func (a *attempt) importOutput(ctx context.Context, m *made, all map[string]*made, lazy bool) error {
 	g := a.g
-	for _, key := range g.o.Keys {
-		if m.info.NarHash.IsZero() {
-			continue // addressed by its contents: nobody needs a signature
-		}
-		if err := m.info.Sign(g.b.store.Dir(), key); err != nil {
-			return err
-		}
-	}
 	pairs := rewrites(all, nil)
 	r, w := io.Pipe()
 	go func() { _ = w.CloseWithError(dump(w, m.file, pairs)) }()
 	err := g.b.store.Import(ctx, m.info, r, store.ImportOptions{Holder: g.o.Holder, Pins: g.o.Pins, Lazy: lazy})
 	_ = r.Close()
+	if err == nil && len(g.o.Keys) > 0 {
+		err = a.sign(ctx, m.info.Path)
+	}
 	if err != nil {
 		return fail(nixwire.OutputRejected, "output '%s' of '%s': %v", m.name, g.b.print(g.path), err)
 	}
 	return nil
+}
+
+// sign adds signatures to a valid path.
+func (a *attempt) sign(ctx context.Context, p nix.StorePath) error {
+	info, err := a.g.b.store.PathInfo(p)
+	if err != nil {
+		return err
+	}
+	for _, key := range a.g.o.Keys {
+		if err := info.Sign(a.g.b.store.Dir(), key); err != nil {
+			return err
+		}
+	}
+	return a.g.b.store.AddSignatures(ctx, p, info.Signatures...)
 }
 
 // dump writes the NAR of an output, with hash parts rewritten.
@@ -288,6 +299,28 @@ func dump(w io.Writer, file string, pairs map[string]string) error {
 		return err
 	}
 	return rw.flush()
+}
+
+// refersTo reports whether the output refers to one of the same build, itself included, whose path may be another in the end.
+func (m *made) refersTo(all map[string]*made) bool {
+	for _, other := range all {
+		if slices.Contains(m.refs, other.scratch) {
+			return true
+		}
+	}
+	return false
+}
+
+// hash returns the hash of a content address of the output: see [hashOutput].
+func (m *made) hash(method nix.Method, algo nix.Algo, pairs map[string]string) (nix.Hash, error) {
+	if method == nix.MethodNAR && algo == nix.SHA256 && !m.info.NarHash.IsZero() {
+		return m.narHash, nil // read once already
+	}
+	self := ""
+	if m.kind != drv.Fixed {
+		self = m.scratch.HashPart()
+	}
+	return hashOutput(m.file, method, algo, pairs, self)
 }
 
 // hashOutput hashes an output as a content address does: with hash parts rewritten, and that of its own path, self, left out.

@@ -14,13 +14,13 @@ import (
 )
 
 // builds is a store whose daemon builds, in a mount of its own.
-func builds(t *testing.T) (*served, *local) {
+func builds(t *testing.T, options ...string) (*served, *local) {
 	t.Helper()
 	env.Require(t, env.Program("nix-store"), env.Root(), env.Fuse())
 	s := &served{Store: env.NewStore(t), dir: env.Dir(t)}
 	s.mnt, s.log = filepath.Join(s.State, "builds-store", "mount"), filepath.Join(s.dir, "log")
 	t.Cleanup(func() { env.UnmountBelow(t, s.State) })
-	s.start(t)
+	s.start(t, options...)
 	return s, s.client(t, newClient(t, releases()[0]))
 }
 
@@ -108,4 +108,26 @@ func TestBuildAfterKill(t *testing.T) {
 		t.Errorf("left in builds: %v", left)
 	}
 	env.Must(t, l.script("next", "echo > $out"))
+}
+
+// What is built here has the signatures of the machine's keys, however its path came about.
+func TestBuildSigned(t *testing.T) {
+	t.Parallel()
+	dir := env.Dir(t)
+	key := filepath.Join(dir, "key")
+	public := env.NewStore(t).Must("keys", "generate", "here-1", "--out", key)
+	_, l := builds(t, "--option", "secret-key-files="+key)
+	const expression = `{ kind }: derivation ({ name = "signed-${kind}"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/bin:/usr/bin";
+		args = ["-c" (if kind == "self" then "echo $out > $out" else "echo hello > $out")]; } // (if kind == "input" then { } else
+		if kind == "fixed" then { outputHashMode = "recursive"; outputHashAlgo = "sha256"; outputHash = "sha256-HDfQGvQL4ugGkd48w99EN3ppmvuxfGjwgJZLL9Bx/BM="; } else
+		{ __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }))`
+	common := []string{"--extra-experimental-features", "nix-command ca-derivations"}
+	for _, kind := range []string{"input", "fixed", "floating", "self"} {
+		out := strings.TrimSpace(env.Must(t, l.Command("nix-build", append(common, "--no-out-link", "-E", expression, "--argstr", "kind", kind,
+			"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?")...)))
+		if sigs := env.Must(t, l.Command("nix", append(common, "path-info", "--sigs", out)...)); !strings.Contains(sigs, " here-1:") {
+			t.Errorf("%s: path-info --sigs prints %q", kind, sigs)
+		}
+		env.Must(t, l.Command("nix", append(common, "store", "verify", "--no-contents", "--trusted-public-keys", public, "--sigs-needed", "1", out)...))
+	}
 }
