@@ -31,7 +31,8 @@ func newCopy(p *process) *cobra.Command {
 			"ssh: with $NIX_SSHOPTS, and under the name that ?remote-program=PROGRAM gives.\n\n" +
 			"STORE may also be one of Nix on this machine, through its nix-store: / for that of the machine, the root of another one, " +
 			"which holds nix/store and nix/var/nix, or what nix --store takes: local, daemon, local?root=DIR, which also makes a new " +
-			"one. What is taken over goes back with signatures and derivers.\n\n" +
+			"one. What is taken over goes back with signatures and derivers, but without realisations of content-addressed derivations, for which " +
+			"there is nix copy, with narfs daemon.\n\n" +
 			"Paths of a store behind ssh, or of Nix, are written in full, and if they are not content-addressed, must be signed by one of " +
 			"trusted-public-keys (narfs config), unless require-sigs or --no-check-sigs says otherwise. Both stores may be mounted, or have a " +
 			"daemon. An interrupted copy can be done again: what has arrived is not sent twice.",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -47,7 +48,8 @@ func newMigrate(p *process) *cobra.Command {
 			"gcroots and profiles get links in gcroots/migrated of the state directory, which narfs roots remove takes away; links " +
 			"elsewhere that Nix knows, such as ./result, become indirect roots if they are there and lead to the path. What Nix makes or " +
 			"forgets later changes nothing here, until the next time. Without it, narfs gc deletes what no root keeps.\n\n" +
-			"Realisations of content-addressed derivations, an experiment of Nix, are not taken over.",
+			"Of content-addressed derivations, an experiment of Nix, the realisations are taken over, too: which path each output is. Those " +
+			"in a database of Nix 2.35 and newer are not, since these name derivations in another way.",
 		Example: "  narfs migrate --from /nix --dry-run\n  narfs migrate --from /nix --roots\n" +
 			"  narfs --state /srv/narfs migrate --from /mnt/old-root ./result",
 		Args: operands(0, many),
@@ -179,13 +181,16 @@ type migrateResult struct {
 	NarBytes     int64          `json:"narBytes"` // of those imported
 	Failed       []migrateError `json:"failed"`
 	Roots        []migratedRoot `json:"roots"`
-	Realisations int64          `json:"realisations"` // that were left out
+	Realisations int64          `json:"realisations"` // that say something new
+	BuildTraces  int64          `json:"buildTraces"`  // what newer versions have instead, which was left out
 	DryRun       bool           `json:"dryRun"`
 }
 
+// migrateError is about a path or a realisation.
 type migrateError struct {
-	Path  string `json:"path"`
-	Error string `json:"error"`
+	Path        string `json:"path,omitempty"`
+	Realisation string `json:"realisation,omitempty"`
+	Error       string `json:"error"`
 }
 
 func (mi *migration) run(ctx context.Context, args []string) error {
@@ -194,7 +199,7 @@ func (mi *migration) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if mi.result.Realisations, err = mi.db.Realisations(ctx); err != nil {
+	if mi.result.BuildTraces, err = mi.db.BuildTraces(ctx); err != nil {
 		return err
 	}
 	mi.result.Paths = int64(len(rows))
@@ -211,6 +216,9 @@ func (mi *migration) run(ctx context.Context, args []string) error {
 		err = mi.show(missing)
 	} else {
 		err = mi.take(ctx, missing)
+	}
+	if err == nil {
+		err = mi.takeRealisations(ctx, rows, len(args) == 0)
 	}
 	if err == nil && mi.o.roots {
 		err = mi.takeRoots(rows)
@@ -374,11 +382,67 @@ func (mi *migration) dump(_ context.Context, info nix.PathInfo, w io.Writer) err
 	return nar.Dump(w, filepath.Join(mi.place.StoreDir, info.Path.BaseName()), nar.DumpOptions{CaseHack: mi.hack})
 }
 
+// takeRealisations takes over which outputs are one of rows, which are all that are valid or not.
+func (mi *migration) takeRealisations(ctx context.Context, rows []nixdb.Row, all bool) error {
+	wanted := make(map[nix.StorePath]struct{}, len(rows))
+	for _, row := range rows {
+		wanted[row.Path] = struct{}{}
+	}
+	realisations, err := mi.db.Realisations(ctx, func(name string, out nix.StorePath, err error) {
+		if _, ok := wanted[out]; ok || all {
+			mi.failedRealisation(name, err)
+		}
+	})
+	if err != nil || len(realisations) == 0 {
+		return err
+	}
+	for _, r := range realisations {
+		if _, ok := wanted[r.OutPath]; !ok {
+			continue
+		}
+		isNew, err := mi.realise(ctx, r)
+		_, contradicts := errors.AsType[*store.AnotherRealisationError](err)
+		switch {
+		case contradicts || errors.Is(err, store.ErrNotValid):
+			mi.failedRealisation(r.ID.String(), err)
+		case err != nil:
+			return err
+		case isNew:
+			mi.result.Realisations++
+		}
+	}
+	if mi.o.dryRun {
+		return nil
+	}
+	return mi.s.Flush(ctx)
+}
+
+// realise takes a realisation over, or for a dry run only looks, and reports whether it says something new.
+func (mi *migration) realise(ctx context.Context, r nix.Realisation) (isNew bool, err error) {
+	switch {
+	case !mi.o.dryRun:
+		return mi.s.Realise(ctx, r)
+	case mi.s == nil:
+		return true, nil
+	}
+	known, err := mi.s.KnownRealisation(r.ID)
+	return known.OutPath.IsZero(), err
+}
+
 // failed tells of a path that cannot be taken over.
 func (mi *migration) failed(path string, err error) {
-	mi.result.Failed = append(mi.result.Failed, migrateError{path, err.Error()})
+	mi.tellFailure(migrateError{Path: path, Error: err.Error()})
+}
+
+// failedRealisation tells of a realisation that cannot be taken over.
+func (mi *migration) failedRealisation(name string, err error) {
+	mi.tellFailure(migrateError{Realisation: name, Error: err.Error()})
+}
+
+func (mi *migration) tellFailure(failure migrateError) {
+	mi.result.Failed = append(mi.result.Failed, failure)
 	mi.m.clearLine()
-	mi.p.say("narfs: %v\n", err)
+	mi.p.say("narfs: %s\n", failure.Error)
 }
 
 // finish prints the result, also after an error.
@@ -390,19 +454,34 @@ func (mi *migration) finish(err error) error {
 	if err != nil {
 		return err
 	}
-	if r.Realisations > 0 {
-		mi.p.remark("narfs: %s of content-addressed derivations not taken over\n", countText(r.Realisations, "realisation"))
+	if r.BuildTraces > 0 {
+		mi.p.remark("narfs: %s of content-addressed derivations, of Nix 2.35 or newer, not taken over\n", countText(r.BuildTraces, "realisation"))
 	}
 	done := "taken over"
 	if r.DryRun {
 		done = "would be taken over"
 	}
 	mi.p.remark("narfs: %s (%s) %s, %d valid before\n", countText(r.Imported, "path"), sizeText(r.NarBytes), done, r.Valid)
+	if r.Realisations > 0 {
+		mi.p.remark("narfs: %s %s\n", countText(r.Realisations, "realisation"), done)
+	}
 	if len(r.Roots) > 0 {
 		mi.p.remark("narfs: %s %s\n", countText(int64(len(r.Roots)), "root"), done)
 	}
-	if n := int64(len(r.Failed)); n > 0 {
-		return hint(fmt.Errorf("migrate: %s could not be taken over", countText(n, "path")),
+	failures := map[string]int64{}
+	for _, failure := range r.Failed {
+		what := "path"
+		if failure.Realisation != "" {
+			what = "realisation"
+		}
+		failures[what]++
+	}
+	var left []string
+	for _, what := range slices.Sorted(maps.Keys(failures)) {
+		left = append(left, countText(failures[what], what))
+	}
+	if len(left) > 0 {
+		return hint(fmt.Errorf("migrate: %s could not be taken over", strings.Join(left, " and ")),
 			"nix-store --verify --check-contents --repair mends a store of Nix; then do it again")
 	}
 	return nil

@@ -313,14 +313,7 @@ func (g *goal) register(ctx context.Context, r *nix.Realisation) error {
 			return err
 		}
 	}
-	json, err := r.JSON()
-	if err != nil {
-		return err
-	}
-	id := r.ID.String()
-	return g.b.store.PutRealisation(ctx, id, func(store.Realisation) (store.Realisation, error) {
-		return store.Realisation{ID: id, Path: r.OutPath, JSON: json}, nil
-	})
+	return g.b.store.RealiseAnew(ctx, *r)
 }
 
 // build builds the derivation, whose inputs are there.

@@ -105,22 +105,6 @@ func (d *DB) Close() error {
 // StoreDir returns the directory that the store paths name, which need not be where they are; "" if there are none.
 func (d *DB) StoreDir() nix.StoreDir { return d.storeDir }
 
-// Realisations returns how many outputs of content-addressed derivations the database knows.
-func (d *DB) Realisations(ctx context.Context) (n int64, err error) {
-	for _, table := range []string{"Realisations", "BuildTraceV3"} {
-		var there, count int64
-		err := d.conn.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", table).Scan(&there)
-		if err == nil && there > 0 {
-			err = d.conn.QueryRowContext(ctx, "SELECT count(*) FROM "+table).Scan(&count)
-		}
-		if err != nil {
-			return 0, d.place.about(err)
-		}
-		n += count
-	}
-	return n, nil
-}
-
 // Row is a valid path in the database.
 type Row struct {
 	Path    nix.StorePath

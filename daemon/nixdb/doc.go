@@ -20,8 +20,13 @@
 //	Refs(referrer, reference)
 //	    ids of ValidPaths, also of a path that refers to itself
 //
-// Realisations of content-addressed derivations, an experiment, stand in Realisations or, in newer versions, BuildTraceV3;
-// they are only counted.
+//	Realisations(id, drvPath, outputName, outputPath, signatures)
+//	    an experiment, so that it may be missing; drvPath is none but the derivation's hash modulo as sha256:<base16>, outputPath the
+//	    id of ValidPaths, signatures with spaces between them, or null. Of Nix 2.4 to 2.34
+//	RealisationsRefs(referrer, realisationReference)
+//	    ids of Realisations: what was built with what. Nix 2.34 has the table, and leaves it empty
+//	BuildTraceV3(id, drvPath, outputName, outputPath, signatures)
+//	    the same experiment in Nix 2.35 and newer: drvPath is the name of the derivation. These are only counted
 //
 // # Why a copy
 //
@@ -32,5 +37,5 @@
 // database, and what stands beside it, to a private folder, and opens the copy there, as SQLite would after a crash; see snapshot
 // for why that is whole although nothing is locked. The copy is as of one moment.
 //
-// Sources: schema.sql and local-store.cc of Nix 2.8.0 and of 2.36; https://sqlite.org/fileformat2.html on WAL and journals.
+// Sources: schema.sql, ca-specific-schema.sql and local-store.cc of Nix 2.8.0, 2.26, 2.34 and 2.36; https://sqlite.org/fileformat2.html on WAL and journals.
 package nixdb

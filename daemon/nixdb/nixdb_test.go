@@ -207,8 +207,6 @@ func TestInfo(t *testing.T) {
 		other := "a-1:" + strings.Repeat("A", 86) + "=="
 		s.exec(t, "INSERT INTO ValidPaths VALUES (2, ?, ?, 1700000000, ?, 120, 1, ?, ?)", full(2), hash(2), full(1), signature+" "+other, ca)
 		s.exec(t, "INSERT INTO Refs VALUES (2, 2), (2, 1)")
-		s.exec(t, "CREATE TABLE Realisations (id INTEGER)")
-		s.exec(t, "INSERT INTO Realisations VALUES (1), (2)")
 
 		before := files(t, s.root)
 		db := s.open(t)
@@ -233,9 +231,6 @@ func TestInfo(t *testing.T) {
 			if diff := cmp.Diff(want[i], got, equal, cmp.Comparer(func(a, b nix.Hash) bool { return a == b })); diff != "" {
 				t.Errorf("%s: Info (-want +got):\n%s", journal, diff)
 			}
-		}
-		if n, err := db.Realisations(t.Context()); n != 2 || err != nil {
-			t.Errorf("%s: Realisations = %d, %v; want 2", journal, n, err)
 		}
 		if got := db.StoreDir(); got != nix.DefaultStoreDir {
 			t.Errorf("%s: StoreDir = %q; want %q", journal, got, nix.DefaultStoreDir)
@@ -299,6 +294,95 @@ func TestBadRows(t *testing.T) {
 	if want := []string{base(1), base(2), base(5)}; !slices.Equal(good, want) {
 		t.Errorf("good paths: %q; want %q", good, want)
 	}
+}
+
+// TestRealisations: those that are wrong leave the others alone.
+func TestRealisations(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, "wal")
+	s.add(t, 1)
+	s.add(t, 2)
+	db := s.open(t)
+	if got, err := db.Realisations(t.Context(), nil); len(got) > 0 || err != nil {
+		t.Errorf("without a table Realisations = %v, %v", got, err)
+	}
+	if n, err := db.BuildTraces(t.Context()); n != 0 || err != nil {
+		t.Errorf("without a table BuildTraces = %d, %v", n, err)
+	}
+
+	s.exec(t, "CREATE TABLE Realisations (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, drvPath, outputName, outputPath, signatures)")
+	s.exec(t, "CREATE TABLE BuildTraceV3 (id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, drvPath, outputName, outputPath, signatures)")
+	s.exec(t, "INSERT INTO BuildTraceV3 VALUES (1, 'x.drv', 'out', '/nix/store/x', NULL), (2, 'x.drv', 'dev', '/nix/store/x', NULL)")
+	signatures := []string{"a-1:" + strings.Repeat("A", 86) + "==", "k-1:" + strings.Repeat("A", 86) + "=="}
+	long := strings.Repeat("A", 86)
+	var many strings.Builder // signatures, with different names
+	for i := range 50000 {
+		fmt.Fprintf(&many, "key-%d:%s== ", i, long)
+	}
+	for _, row := range [][]any{
+		{1, hash(1), "out", 1, signatures[1] + " " + signatures[0]},
+		{2, hash(2), "dev", 2, nil},
+		{3, hash(3), "out", 2, ""}, // was built with 1 and 2
+		{4, hash(4), "out", 99, nil},
+		{5, "md5:x", "out", 1, nil},
+		{6, hash(6), "a/b", 1, nil},
+		{7, hash(7), "out", 1, "k:x"},
+		{8, hash(1), "out", 2, nil},
+		{9, hash(9), "out", 1, nil}, // was built with what is not there
+		{10, nil, nil, nil, nil},
+		{11, hash(11), "out", 1, many.String()},
+		{12, hash(12), "out", 1, nil}, // was built with 5
+		{13, hash(13), []byte{0xff}, 1, []byte{0}},
+	} {
+		s.exec(t, "INSERT INTO Realisations VALUES (?, ?, ?, ?, ?)", row...)
+	}
+	want := []nix.Realisation{
+		realisation(t, 1, "out", 1), realisation(t, 2, "dev", 2), realisation(t, 3, "out", 2),
+	}
+	want[0].AddSignatures(parse[nix.Signature](t)(nix.ParseSignature(signatures[0])), parse[nix.Signature](t)(nix.ParseSignature(signatures[1])))
+	s.exec(t, "CREATE TABLE RealisationsRefs (referrer INTEGER NOT NULL, realisationReference INTEGER)")
+	s.exec(t, "INSERT INTO RealisationsRefs VALUES (3, 1), (3, 2), (9, 99), (9, NULL), (12, 5), (77, 1)")
+	want[2].Dependencies = map[nix.DrvOutput]nix.StorePath{want[0].ID: want[0].OutPath, want[1].ID: want[1].OutPath}
+	bad := map[string]string{}
+	got, err := s.open(t).Realisations(t.Context(), func(name string, out nix.StorePath, err error) {
+		bad[strings.TrimPrefix(name, "sha256:"+strings.Repeat("0", 62))] = fmt.Sprint(out.BaseName(), ": ", err)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(texts(t, want), texts(t, got)); diff != "" {
+		t.Errorf("Realisations (-want +got):\n%s", diff)
+	}
+	for name, text := range map[string]string{
+		"04!out": "does not know", "md5:x!out": "derivation output id", "06!a/b": "illegal character", "07!out": "signature", "01!out": "twice",
+		"09!out": "does not know", "!": "does not know", "0b!out": "more than", "0c!out": "derivation output id", "0d!\xff": "illegal character",
+	} {
+		if !strings.Contains(bad[name], text) {
+			t.Errorf("what is wrong with %q is %q; want something with %q", name, bad[name], text)
+		}
+		delete(bad, name)
+	}
+	if len(bad) > 0 {
+		t.Errorf("these are bad, too: %q", bad)
+	}
+	if n, err := s.open(t).BuildTraces(t.Context()); n != 2 || err != nil {
+		t.Errorf("BuildTraces = %d, %v; want 2", n, err)
+	}
+}
+
+func realisation(tb testing.TB, i int, output string, path int) nix.Realisation {
+	tb.Helper()
+	return nix.Realisation{
+		ID: nix.DrvOutput{Hash: parse[nix.Hash](tb)(nix.ParseHash(hash(i), 0)), Output: output}, OutPath: parse[nix.StorePath](tb)(nix.ParseBaseName(base(path))),
+	}
+}
+
+func texts(tb testing.TB, realisations []nix.Realisation) (all []string) {
+	tb.Helper()
+	for _, r := range realisations {
+		all = append(all, string(parse[[]byte](tb)(r.JSON())))
+	}
+	return all
 }
 
 // TestClosure compares Closure with its definition.

@@ -189,11 +189,7 @@ func (d made) put(tb testing.TB, s *store.Store) {
 
 func put(tb testing.TB, s *store.Store, r nix.Realisation) {
 	tb.Helper()
-	err := s.PutRealisation(tb.Context(), r.ID.String(), func(store.Realisation) (store.Realisation, error) {
-		json, err := r.JSON()
-		return store.Realisation{ID: r.ID.String(), Path: r.OutPath, JSON: json}, err
-	})
-	if err != nil {
+	if err := s.RealiseAnew(tb.Context(), r); err != nil {
 		tb.Fatal(err)
 	}
 }

@@ -2,11 +2,8 @@ package session
 
 import (
 	"context"
-	"fmt"
-	"maps"
 
 	"github.com/narfs/narfs/daemon/acl"
-	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
 )
@@ -76,30 +73,7 @@ func (v *worker) registerDrvOutput(ctx context.Context) error {
 	if err := v.session.holdAlso(r.OutPath); err != nil {
 		return err
 	}
-	id := r.ID.String()
-	err = v.store.PutRealisation(ctx, id, func(old store.Realisation) (store.Realisation, error) {
-		merged := r
-		if !old.Path.IsZero() {
-			before, err := nix.ParseRealisation(old.JSON)
-			if err != nil {
-				return old, err
-			}
-			if before.OutPath != r.OutPath || len(before.Dependencies) > 0 && len(r.Dependencies) > 0 && !maps.Equal(before.Dependencies, r.Dependencies) {
-				return old, fmt.Errorf("Trying to register a realisation of '%s', but we already have another one locally.\nLocal:  %s\nRemote: %s", //nolint:staticcheck // Nix's words
-					id, v.Dir.Path(before.OutPath), v.Dir.Path(r.OutPath))
-			}
-			// One without dependencies is of an old Nix, or of somebody who does not know them. Signatures are over them, too.
-			switch {
-			case maps.Equal(before.Dependencies, r.Dependencies):
-				merged.AddSignatures(before.Signatures...)
-			case len(before.Dependencies) > 0:
-				return old, nil
-			}
-		}
-		json, err := merged.JSON()
-		return store.Realisation{ID: id, Path: merged.OutPath, JSON: json}, err
-	})
-	if err != nil {
+	if _, err := v.store.Realise(ctx, r); err != nil {
 		return err
 	}
 	return v.done(ctx)

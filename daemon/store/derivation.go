@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/narfs/narfs/daemon/db"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/nar"
@@ -171,67 +170,4 @@ func (s *Store) Derivers(out nix.StorePath) ([]nix.StorePath, error) { return s.
 func (s *Store) Outputs(p nix.StorePath) ([]nix.StorePath, error) {
 	r, err := s.record(p)
 	return r.Outputs, err
-}
-
-// Realisation says which valid path an output of a derivation is.
-type Realisation = db.Realisation
-
-// ErrNoRealisation says that it is not known which path an output is.
-var ErrNoRealisation = errors.New("no such realisation")
-
-// Realisation returns the realisation with an ID, else ErrNoRealisation.
-func (s *Store) Realisation(id string) (Realisation, error) {
-	r, err := s.db.Realisation(id)
-	if errors.Is(err, db.ErrNotFound) {
-		return r, fmt.Errorf("%s: %w", id, ErrNoRealisation)
-	}
-	return r, err
-}
-
-// Realisations calls fn with all realisations, in the order of their IDs, until it returns an error.
-func (s *Store) Realisations(fn func(Realisation) error) error {
-	return s.db.Realisations(func(r Realisation, err error) error {
-		if err != nil {
-			return err
-		}
-		return fn(r)
-	})
-}
-
-// KnownRealisation returns the realisation of an output, or a zero one if there is none.
-func (s *Store) KnownRealisation(id nix.DrvOutput) (r nix.Realisation, err error) {
-	got, err := s.Realisation(id.String())
-	if errors.Is(err, ErrNoRealisation) {
-		return r, nil
-	}
-	if err != nil {
-		return r, err
-	}
-	return nix.ParseRealisation(got.JSON)
-}
-
-// PutRealisation records which path an output is, which must be valid, else ErrNotValid. Update is given what is recorded already, zero
-// if nothing is, and returns what is to be; an error of its is returned.
-func (s *Store) PutRealisation(ctx context.Context, id string, update func(old Realisation) (Realisation, error)) error {
-	s.realising.Lock()
-	defer s.realising.Unlock()
-	s.removal.RLock()
-	defer s.removal.RUnlock()
-	old, err := s.db.Realisation(id)
-	if err != nil && !errors.Is(err, db.ErrNotFound) {
-		return err
-	}
-	r, err := update(old)
-	if err != nil {
-		return err
-	}
-	if valid, err := s.db.Has(r.Path); err != nil || !valid {
-		return errorOr(err, s.notValid(r.Path))
-	}
-	b := cas.Batch{Lazy: true}
-	if !old.Path.IsZero() && old.Path != r.Path {
-		db.DeleteRealisation(&b, old)
-	}
-	db.PutRealisation(&b, r)
-	return s.content.Commit(context.WithoutCancel(ctx), &b)
 }

@@ -62,6 +62,9 @@ type Realisation struct {
 	Dependencies map[DrvOutput]StorePath // the realisations that it was built with
 }
 
+// maxRealisation is how many bytes of JSON a realisation may have, with its signatures.
+const maxRealisation = 4 << 20
+
 // realisationJSON is the order of keys in which Nix writes them.
 type realisationJSON struct {
 	Dependencies map[string]string `json:"dependentRealisations"`
@@ -76,7 +79,11 @@ func (r *Realisation) toJSON(signatures []string) ([]byte, error) {
 		obj.Dependencies[id.String()] = path.BaseName()
 	}
 	// Nothing but names of keys can need escapes, so that the fingerprint is the same whoever writes it.
-	return json.Marshal(obj)
+	text, err := json.Marshal(obj)
+	if len(text) > maxRealisation {
+		return nil, fmt.Errorf("realisation of %s: more than %d bytes", r.ID, maxRealisation)
+	}
+	return text, err
 }
 
 // JSON returns the realisation as it stands in protocols, stores and caches:
@@ -101,6 +108,9 @@ func ParseRealisation(data []byte) (Realisation, error) {
 }
 
 func parseRealisation(data []byte) (r Realisation, err error) {
+	if len(data) > maxRealisation {
+		return r, fmt.Errorf("more than %d bytes", maxRealisation)
+	}
 	var fields map[string]json.RawMessage // unlike a struct, tells "outPath" from "outpath"
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return r, err

@@ -65,6 +65,7 @@ func TestParseRealisationErrors(t *testing.T) {
 	for _, tt := range []struct{ from, to, want string }{
 		{realisationText, "", "unexpected end"},
 		{realisationText, "[]", "cannot unmarshal"},
+		{realisationText, strings.Repeat(" ", 4<<20) + realisationText, "more than"},
 		{`"id"`, `"ID"`, "missing field id"},
 		{`"outPath"`, `"outpath"`, "missing field outPath"},
 		{"sha256:", "sha256", "parse hash"},
