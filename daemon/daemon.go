@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/narfs/narfs/daemon/acl"
@@ -117,6 +119,10 @@ func (d *Daemon) openDoors(ctx context.Context, stateDir string) error {
 		if slices.ContainsFunc(d.opts.Listeners, func(ln *net.UnixListener) bool { return filepath.Clean(ln.Addr().String()) == path }) {
 			continue // the service manager has made it, and keeps it
 		}
+		err := makeFolder(filepath.Dir(path))
+		if err != nil {
+			return fmt.Errorf("folder of the socket %s: %w", path, err)
+		}
 		ln, err := owner.ListenUnix(ctx, path, 0o666)
 		if err != nil {
 			return fmt.Errorf("listen on %s: %w", path, err)
@@ -124,6 +130,29 @@ func (d *Daemon) openDoors(ctx context.Context, stateDir string) error {
 		d.server.Open(owner.Door{Listener: ln, Path: path, Admit: d.admit})
 	}
 	return nil
+}
+
+// makeFolder makes a folder, and those above it, unless it is there, as Nix's daemon does for its socket. Whatever the umask, those that
+// it makes let others through.
+func makeFolder(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && !info.IsDir():
+		return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+	case !errors.Is(err, os.ErrNotExist):
+		return err
+	}
+	if err := makeFolder(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	switch err := os.Mkdir(dir, 0o755); { //nolint:gosec // as said
+	case errors.Is(err, os.ErrExist):
+		_, err := os.Stat(dir) // somebody was faster, or it is a link to nothing
+		return err
+	case err != nil:
+		return err
+	}
+	return os.Chmod(dir, 0o755) //nolint:gosec // as said
 }
 
 // RefusedError says that a user may not use the daemon.

@@ -82,7 +82,7 @@ func newDaemon(p *process) *cobra.Command {
 	o.mount.define(p, cmd)
 	flags := cmd.Flags()
 	flags.StringVar(&o.mountDir, "mount", "", "mount the store on the folder `DIR`, with the options of narfs mount")
-	flags.StringArrayVar(&o.listen, "listen", nil, "listen also on the unix socket `PATH`, which is open to all users as daemon.sock is")
+	flags.StringArrayVar(&o.listen, "listen", nil, "listen also on the unix socket `PATH`, which is open to all users as daemon.sock is; its folder is made")
 	flags.StringVar(&o.logDir, "log-dir", "", "keep the logs of builds in `DIR`, where nix log looks for them (default $NIX_LOG_DIR, or log/nix in the state directory)")
 	p.defineOptions(cmd)
 	flags.BoolVar(&o.stdio, "stdio", false, "speak Nix's worker protocol on the standard input and output with one client, as nix-daemon --stdio does for ssh-ng://")

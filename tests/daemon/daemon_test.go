@@ -131,6 +131,37 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// The folder of a socket is made, open to all whatever the umask, as nix-daemon does; where it cannot be, the daemon says so.
+func TestListenMakesFolder(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	dir := env.Dir(t)
+	cmd := s.Command("daemon", "--listen", filepath.Join(dir, "a", "b", "socket"))
+	cmd.Args = append([]string{"sh", "-c", `umask 077; exec "$@"`}, append([]string{"sh"}, cmd.Args...)...)
+	cmd.Path = "/bin/sh"
+	p := started(t, s, cmd)
+	env.Eventually(t, "the socket is there", func() (bool, error) {
+		_, err := os.Lstat(filepath.Join(dir, "a", "b", "socket"))
+		return err == nil, nil
+	})
+	for _, name := range []string{"a", "a/b"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != os.ModeDir|0o755 {
+			t.Errorf("%s: %v, %v; want a folder with mode 0755", name, info, err)
+		}
+	}
+	p.Stop()
+
+	if err := errors.Join(os.WriteFile(filepath.Join(dir, "file"), nil, 0o600), os.Symlink("nothing", filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"file/socket": "not a directory", "file/a/socket": "not a directory", "link/socket": "no such file"} {
+		socket := filepath.Join(dir, name)
+		if r := s.Run("daemon", "--listen", socket); r.Code != 1 || !strings.Contains(r.Stderr, "folder of the socket "+socket) || !strings.Contains(r.Stderr, want) {
+			t.Errorf("narfs daemon --listen %s exited with %d: %s; want one about the folder: %s", socket, r.Code, r.Stderr, want)
+		}
+	}
+}
+
 // An owner that was started for a client makes way for one that is to stay, when the client has gone.
 func TestDaemonFollows(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +29,12 @@ func daemon(t *testing.T, s *env.Store, args ...string) *env.Process {
 			cmd.Env = append(cmd.Env, variable)
 		}
 	}
+	return started(t, s, cmd)
+}
+
+// started starts narfs daemon by a command, and returns when it answers.
+func started(t *testing.T, s *env.Store, cmd *exec.Cmd) *env.Process {
+	t.Helper()
 	cmd.Cancel = func() error { return nil } // it must end as a daemon does
 	p := env.Start(t, cmd)
 	env.Eventually(t, "the daemon answers", func() (bool, error) {

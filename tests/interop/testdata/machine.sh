@@ -14,7 +14,7 @@ for entry in bin etc lib lib32 lib64 sbin usr var; do
 		mount --rbind "$base/$entry" "$root/$entry"
 	fi
 done
-mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/root" "$root/nix/store" "$root/nix/var/nix/daemon-socket" "$root$dir"
+mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/root" "$root/nix/store" "$root$dir"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --bind "$dir" "$root$dir"
