@@ -76,14 +76,13 @@ type worker struct {
 	need     acl.Permission
 	begun    bool // its arguments have been read
 	answered bool // its result has begun
-	// rest reads what the client still sends of the operation's arguments; nil if nothing.
+	// rest reads what the client still sends of the operation's arguments; nil if nothing. Stop, if it is not nil, ends what reads it.
 	rest func() error
+	stop func()
 	// changed says that the store has, which the mounts are to show before the client is answered.
 	changed bool
-	// lost says that nobody knows where the next operation begins if this one fails; unless nothing has been read yet of the NAR at
-	// the offset raw.
+	// lost says that nobody knows where the next operation begins.
 	lost bool
-	raw  int64
 }
 
 // WorkerTrust says what a client is told about its being trusted.
@@ -132,6 +131,11 @@ func (m *Manager) work(ctx context.Context, s *Session, r io.Reader, w io.Writer
 	v := &worker{Conn: conn, requests: requests{session: s, store: m.store}, settings: s.settings}
 	conn.Budget = v.take
 	defer v.release()
+	defer func() {
+		if v.stop != nil {
+			v.stop()
+		}
+	}()
 	ops := workerOps()
 	for {
 		v.release()
@@ -158,7 +162,7 @@ func (m *Manager) work(ctx context.Context, s *Session, r io.Reader, w io.Writer
 
 // perform does one operation.
 func (v *worker) perform(ctx context.Context, ops []workerOp, operation workerproto.Operation) error {
-	v.begun, v.answered, v.rest, v.changed, v.lost, v.raw = false, false, nil, false, false, 0
+	v.begun, v.answered, v.rest, v.changed, v.lost = false, false, nil, false, false
 	i := slices.IndexFunc(ops, func(op workerOp) bool { return op.operation == operation && v.Version.AtLeast(1, op.since) })
 	if i < 0 {
 		return fmt.Errorf("invalid operation %d", uint64(operation))
@@ -205,25 +209,18 @@ func (v *worker) fail(ctx context.Context, cause error) error {
 	if v.answered {
 		return cause
 	}
-	if v.lost && v.raw == v.R.Offset() && ctx.Err() == nil {
-		if err := v.skip(); err != nil {
-			return errors.Join(cause, err)
-		}
-		v.lost = false
-	}
-	if v.rest != nil && ctx.Err() == nil && !v.lost {
-		if err := v.rest(); err != nil {
-			return errors.Join(cause, err)
-		}
+	var restErr error
+	if v.rest != nil && !v.lost && ctx.Err() == nil {
+		restErr = v.rest()
 	}
 	ends := ctx.Err() != nil
 	if ends {
 		cause = context.Cause(ctx)
 	}
 	if err := v.Fail(cause.Error()); err != nil {
-		return errors.Join(cause, err)
+		return errors.Join(cause, restErr, err)
 	}
-	if !v.begun || v.lost || ends { // who hangs up now has got his answer
+	if !v.begun || v.lost || restErr != nil || ends { // who hangs up now has got his answer
 		return cause
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strings"
 
 	"github.com/narfs/narfs/daemon/acl"
@@ -19,8 +20,7 @@ import (
 // contents returns the stream of what an operation adds: framed, or as older clients send it, one NAR.
 func (v *worker) contents(framed bool) io.Reader {
 	if !framed {
-		v.lost, v.raw = true, v.R.Offset() // until it has been read
-		return v.R
+		return v.naked()
 	}
 	return v.Inside(v.frames()).R
 }
@@ -32,16 +32,52 @@ func (v *worker) frames() *wire.Frames {
 	return frames
 }
 
-// skip reads the NAR that comes next.
-func (v *worker) skip() error {
-	r := nar.NewReader(v.R, nar.Limits{})
-	for {
-		if _, err := r.Next(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
+// naked reads a NAR that a client sends without frames: only who parses it knows where it ends. So it is parsed before it is handed on,
+// and can be read to its end whatever becomes of it.
+type naked struct {
+	next  func() (piece []byte, ok bool)
+	piece []byte // what is left of it
+	err   error  // why there is no next one; io.EOF if the NAR is whole
+}
+
+func (v *worker) naked() *naked {
+	n := &naked{}
+	n.next, v.stop = iter.Pull(func(yield func([]byte) bool) {
+		wanted := true
+		v.R.Tap(func(p []byte) { wanted = wanted && yield(p) })
+		r := nar.NewReader(v.R, nar.Limits{})
+		var err error
+		for err == nil && wanted {
+			_, err = r.Next()
+		}
+		n.err = err
+		v.R.Tap(nil)
+	})
+	v.rest = n.drain
+	return n
+}
+
+// Read implements io.Reader.
+func (n *naked) Read(p []byte) (int, error) {
+	if len(n.piece) == 0 {
+		var ok bool
+		if n.piece, ok = n.next(); !ok {
+			return 0, n.err
 		}
 	}
+	c := copy(p, n.piece)
+	n.piece = n.piece[c:]
+	return c, nil
+}
+
+func (n *naked) drain() error {
+	for ok := true; ok; {
+		n.piece, ok = n.next()
+	}
+	if errors.Is(n.err, io.EOF) {
+		return nil
+	}
+	return n.err
 }
 
 func (v *worker) addToStore(ctx context.Context) error {
@@ -68,7 +104,6 @@ func (v *worker) addToStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.lost = false
 	if framed {
 		return v.answer(ctx, func() error { return v.WritePathInfo(info) })
 	}
@@ -161,7 +196,6 @@ func (v *worker) addToStoreNar(ctx context.Context) error {
 	if err := v.receive(ctx, req.Info, opts, src); err != nil {
 		return err
 	}
-	v.lost = false
 	return v.done(ctx)
 }
 

@@ -1,8 +1,10 @@
 package session_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +31,8 @@ func bad(t *testing.T) map[string]object {
 	contents.NarHash, contents.NarSize = someHash(contents.archive), uint64(len(contents.archive))
 	broken := addressed(t, "broken")
 	broken.archive = slices.Concat(broken.archive[:40], []byte("rubbish!"), broken.archive[48:])
+	long := addressed(t, "long")
+	long.archive = archive(strings.Repeat("long", 1<<18)) // more than anybody reads ahead
 	missing := addressed(t, "missing")
 	missing.References = []nix.StorePath{somePath(t, "absent")}
 	var err error
@@ -37,6 +41,7 @@ func bad(t *testing.T) map[string]object {
 	}
 	return map[string]object{
 		"because it lacks a valid signature": unsigned, "hash mismatch importing path": hash, "size mismatch importing path": size,
+		fmt.Sprintf("size mismatch importing path '%s'", nix.DefaultStoreDir.Path(long.Path)): long,
 		"ca hash mismatch importing path": contents, "bad NAR": broken, "is not valid": missing, "because its outputs are not right": wrongOutputs(t),
 	}
 }
@@ -58,18 +63,18 @@ func wrongOutputs(t *testing.T) object {
 }
 
 // What is wrong with a path is said, the path is not there, the stream is read to its end, and the connection goes on: in all forms in
-// which NARs come, but for a naked one that is broken or other than was said.
+// which NARs come, but for a naked one that is broken.
 func TestWorkerImportErrors(t *testing.T) {
 	t.Parallel()
 	for want, o := range bad(t) {
-		for _, minor := range []uint8{20, 21, 22, 23, 31, 38} {
+		for _, minor := range []uint8{17, 20, 21, 22, 23, 31, 38} {
 			t.Run(fmt.Sprintf("%s 1.%d", want, minor), func(t *testing.T) {
 				t.Parallel()
 				s := open(t)
 				m := manager(t, s, session.Options{})
 				c := connectWorker(t, m, untrusted, minor)
 				fails(t, c, addNar(c, o, true), want)
-				if minor > 20 || want == "because it lacks a valid signature" {
+				if minor > 20 || want != "bad NAR" {
 					c.usable(t)
 				}
 				if valid, err := s.IsValid(o.Path); err != nil || valid {
@@ -100,6 +105,38 @@ func TestWorkerImportErrors(t *testing.T) {
 			}
 			nothingHeld(t, s, m)
 		})
+	}
+}
+
+// What clients below 1.25 add without frames is read to its end, too.
+func TestWorkerAddErrors(t *testing.T) {
+	t.Parallel()
+	s := open(t)
+	m := manager(t, s, session.Options{})
+	folder := message("nix-archive-1", "(", "type", "directory", "entry", "(", "name", "a", "node", "(", "type", "regular", "contents", strings.Repeat("a", 200000), ")", ")",
+		"entry", "(", "name", "b", "node", "(", "type", "symlink", "target", "a", ")", ")", ")")
+	broken := bytes.Replace(folder, []byte("symlink"), []byte("hardlink"), 1)
+	for minor := uint8(10); minor < 25; minor++ {
+		c := connectWorker(t, m, untrusted, minor)
+		add := func(name string, method nix.Method, contents []byte) error {
+			_, err := c.AddToStore(workerproto.AddToStoreRequest{Name: name, Method: method, Algo: nix.SHA256}, func(w io.Writer) error {
+				_, err := w.Write(contents)
+				return err
+			})
+			return err
+		}
+		fails(t, c, add("a folder", nix.MethodNAR, folder), "illegal character")
+		fails(t, c, add("folder", nix.MethodFlat, folder), "regular file expected")
+		c.usable(t)
+		if err := errors.Join(add("file", nix.MethodFlat, archive("a file")), add("folder", nix.MethodNAR, folder)); err != nil {
+			t.Errorf("1.%d: what is right: %v", minor, err)
+		}
+		fails(t, c, add("broken", nix.MethodNAR, broken), "bad NAR")
+		if _, err := c.IsValidPath(somePath(t, "nothing")); err == nil {
+			t.Errorf("1.%d: the connection goes on after a NAR whose end nobody knows", minor)
+		}
+		_ = c.end(t)
+		nothingHeld(t, s, m)
 	}
 }
 
