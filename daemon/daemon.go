@@ -210,7 +210,7 @@ func (d *Daemon) Work(ctx context.Context, s *session.Session, in, out *owner.St
 	return d.watched(ctx, s, out.Fd(), func() error { return d.sessions.Work(ctx, s, in, out) })
 }
 
-// watched calls fn, and ends the session when nobody is left at the other end of a descriptor.
+// watched calls fn, and ends the session when nobody is left at the other end of a descriptor, which it notes: it is no fault of anybody's.
 func (d *Daemon) watched(ctx context.Context, s *session.Session, fd uintptr, fn func() error) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	watched := make(chan struct{})
@@ -221,7 +221,12 @@ func (d *Daemon) watched(ctx context.Context, s *session.Session, fd uintptr, fn
 		}
 	}()
 	defer func() { cancel(); <-watched }()
-	return fn()
+	err := fn()
+	if s.HungUp(err) {
+		i := s.Info()
+		d.opts.Logger.InfoContext(ctx, "a client has hung up", "session", i.ID, "user", i.User, "pid", i.PID, "doing", i.Doing, "received", i.Received, "sent", i.Sent)
+	}
+	return err
 }
 
 // lastWords is how long a session that has to end may take to tell its client.
@@ -260,6 +265,9 @@ func (d *Daemon) other(ctx context.Context, conn *net.UnixConn, first [8]byte, w
 			return d.sessions.Work(ctx, s, conn, conn)
 		})
 	})
+	if err == nil && s.HungUp(serveErr) {
+		return nil
+	}
 	return errors.Join(err, serveErr)
 }
 

@@ -264,6 +264,9 @@ func (s *Server) serve(ctx context.Context, e *entrance, conn *net.UnixConn, c *
 	}
 	if e.Admit != nil {
 		first, err := peek(conn)
+		if errors.Is(err, io.EOF) {
+			return nil // it only looked who listens here
+		}
 		if err != nil {
 			return fmt.Errorf("it said nothing: %w", err)
 		}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -10,6 +11,28 @@ import (
 
 // ErrHangup is the cause of the end of the context of a session whose client is gone.
 var ErrHangup = errors.New("the client has hung up")
+
+// isEnd reports whether an error says that there is nobody at the other end of a stream.
+func isEnd(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, unix.EPIPE, unix.ECONNRESET} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
+}
+
+// noteEnd takes down that the client's stream has ended, if an error of its says so.
+func (s *Session) noteEnd(err error) {
+	if isEnd(err) {
+		s.gone.Store(true)
+	}
+}
+
+// HungUp reports whether what the session ended with is that its client went away in the middle of something, which clients do every day.
+func (s *Session) HungUp(err error) bool {
+	return errors.Is(err, ErrHangup) || s.gone.Load() && isEnd(err)
+}
 
 // WatchHangup calls gone when nobody is left at the other end of a pipe that is written to, or of a socket, and returns then, or
 // when ctx ends. A socket whose other end is only closed for writing has somebody left. Of other files it knows nothing.

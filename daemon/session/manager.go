@@ -117,6 +117,7 @@ type Session struct {
 
 	in, out atomic.Int64
 	doing   atomic.Pointer[string]
+	gone    atomic.Bool // the stream from the client, or that to it, has ended
 
 	// pins are what the client uploads or wants to be kept, asked what it asked about: these do not keep it from having them
 	// collected itself.
@@ -191,30 +192,32 @@ const waiting = "waiting for a command"
 func (s *Session) setDoing(what string) { s.doing.Store(&what) }
 
 // Read returns r with what is read counted as coming from the client.
-func (s *Session) Read(r io.Reader) io.Reader { return &countingReader{r, &s.in} }
+func (s *Session) Read(r io.Reader) io.Reader { return &countingReader{r, s} }
 
 // Write returns w with what is written counted as going to the client.
-func (s *Session) Write(w io.Writer) io.Writer { return &countingWriter{w, &s.out} }
+func (s *Session) Write(w io.Writer) io.Writer { return &countingWriter{w, s} }
 
 type countingReader struct {
 	r io.Reader
-	n *atomic.Int64
+	s *Session
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.n.Add(int64(n))
+	c.s.in.Add(int64(n))
+	c.s.noteEnd(err)
 	return n, err
 }
 
 type countingWriter struct {
 	w io.Writer
-	n *atomic.Int64
+	s *Session
 }
 
 func (c *countingWriter) Write(p []byte) (int, error) {
 	n, err := c.w.Write(p)
-	c.n.Add(int64(n))
+	c.s.out.Add(int64(n))
+	c.s.noteEnd(err)
 	return n, err
 }
 
@@ -235,6 +238,15 @@ type Info struct {
 	Idle     bool      `json:"idle"`     // it waits for its client to say what to do
 }
 
+// Info returns what there is to say of the session now.
+func (s *Session) Info() Info {
+	return Info{
+		ID: s.id, Kind: s.kind, User: s.access.User, UID: s.access.Peer.UID, PID: s.access.Peer.PID,
+		Trusted: s.access.Level == acl.Trusted, From: s.from, Doing: *s.doing.Load(), Since: s.since,
+		Received: s.in.Load(), Sent: s.out.Load(), Pins: s.pins.Len() + s.asked.Len(), Idle: *s.doing.Load() == waiting,
+	}
+}
+
 // List returns the sessions, the oldest first.
 func (m *Manager) List() []Info {
 	m.mu.Lock()
@@ -242,11 +254,7 @@ func (m *Manager) List() []Info {
 	m.mu.Unlock()
 	list := make([]Info, 0, len(all))
 	for _, s := range all {
-		list = append(list, Info{
-			ID: s.id, Kind: s.kind, User: s.access.User, UID: s.access.Peer.UID, PID: s.access.Peer.PID,
-			Trusted: s.access.Level == acl.Trusted, From: s.from, Doing: *s.doing.Load(), Since: s.since,
-			Received: s.in.Load(), Sent: s.out.Load(), Pins: s.pins.Len() + s.asked.Len(), Idle: *s.doing.Load() == waiting,
-		})
+		list = append(list, s.Info())
 	}
 	slices.SortFunc(list, func(a, b Info) int { return int(a.ID) - int(b.ID) })
 	return list

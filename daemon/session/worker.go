@@ -103,8 +103,8 @@ func (m *Manager) Work(ctx context.Context, s *Session, r io.Reader, w io.Writer
 	if errors.Is(err, ErrHangup) && *s.doing.Load() == waiting {
 		err = nil // clients do not say goodbye
 	}
-	if ferr := m.store.Flush(context.WithoutCancel(ctx)); err == nil {
-		err = ferr
+	if ferr := m.store.Flush(context.WithoutCancel(ctx)); ferr != nil {
+		return ferr // worse than whatever else
 	}
 	return err
 }
@@ -220,10 +220,10 @@ func (v *worker) fail(ctx context.Context, cause error) error {
 	if err := v.Fail(cause.Error()); err != nil {
 		return errors.Join(cause, restErr, err)
 	}
-	if !v.begun || v.lost || restErr != nil || ends { // who hangs up now has got his answer
+	if !v.begun || v.lost || ends { // who hangs up now has got his answer
 		return cause
 	}
-	return nil
+	return restErr
 }
 
 // log tells the client something.

@@ -55,8 +55,9 @@ func recordings(t *testing.T, u *use, m *session.Manager, minor uint8) map[worke
 	return all
 }
 
-// replay gives bytes to a session of who is not trusted, which must end, and give back what it took.
-func replay(tb testing.TB, m *session.Manager, in []byte) {
+// replay gives bytes to a session of who is not trusted, which must end, and give back what it took. It returns with what error it ended,
+// unless that is what comes of a client that is gone.
+func replay(tb testing.TB, m *session.Manager, in []byte) (err error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), patience)
 	defer cancel()
@@ -68,7 +69,9 @@ func replay(tb testing.TB, m *session.Manager, in []byte) {
 	go func() {
 		defer close(done)
 		defer s.End()
-		_ = m.Work(ctx, s, bytes.NewReader(in), io.Discard)
+		if err = m.Work(ctx, s, bytes.NewReader(in), io.Discard); s.HungUp(err) {
+			err = nil
+		}
 	}()
 	select {
 	case <-done:
@@ -78,6 +81,7 @@ func replay(tb testing.TB, m *session.Manager, in []byte) {
 	if n := m.Budget().Taken(); n != 0 {
 		tb.Fatalf("%d bytes of the budget are still taken after %q", n, in)
 	}
+	return err
 }
 
 // Requests that are cut off anywhere, that have absurd lengths anywhere, and such with any bytes changed: the session ends, gives back
@@ -91,10 +95,10 @@ func TestWorkerHostile(t *testing.T) {
 			hello := greeting(minor)
 			random := rand.New(rand.NewPCG(1, uint64(minor))) //nolint:gosec // to be the same each time
 			count := 0
-			replay := func(t *testing.T, m *session.Manager, in []byte) {
+			replay := func(t *testing.T, m *session.Manager, in []byte) error {
 				t.Helper()
 				count++
-				replay(t, m, in)
+				return replay(t, m, in)
 			}
 			for op, request := range recordings(t, u, m, minor) {
 				if len(request) < 8 {
@@ -102,17 +106,21 @@ func TestWorkerHostile(t *testing.T) {
 				}
 				for cut := range len(hello) {
 					if op == workerproto.IsValidPath {
-						replay(t, m, hello[:cut])
+						if err := replay(t, m, hello[:cut]); err != nil {
+							t.Errorf("a greeting of %d bytes: %v", cut, err)
+						}
 					}
 				}
 				for cut := 0; cut < len(request); cut += 1 + random.IntN(stride) {
-					replay(t, m, append(bytes.Clone(hello), request[:cut]...))
+					if err := replay(t, m, append(bytes.Clone(hello), request[:cut]...)); err != nil {
+						t.Errorf("%v, of which %d bytes of %d come: %v; want an error that tells of a hang-up", op, cut, len(request), err)
+					}
 				}
 				for at := 8; at+8 <= len(request); at += 8 * (1 + random.IntN(stride)) {
 					for _, n := range []uint64{1 << 40, 1 << 63, ^uint64(0)} {
 						in := append(bytes.Clone(hello), request...)
 						binary.LittleEndian.PutUint64(in[len(hello)+at:], n)
-						replay(t, m, in)
+						_ = replay(t, m, in)
 					}
 				}
 				for range 20 {
@@ -120,7 +128,7 @@ func TestWorkerHostile(t *testing.T) {
 					for range 1 + random.IntN(4) {
 						in[len(hello)+random.IntN(len(request))] = byte(random.Uint32())
 					}
-					replay(t, m, in)
+					_ = replay(t, m, in)
 				}
 			}
 			if t.Logf("%d requests", count); count < 1000 {
@@ -157,6 +165,6 @@ func FuzzWork(f *testing.F) {
 		f.Add(uint8(18), message(request...))
 	}
 	f.Fuzz(func(t *testing.T, minor uint8, in []byte) {
-		replay(t, m, append(greeting(10+minor%29), in...))
+		_ = replay(t, m, append(greeting(10+minor%29), in...))
 	})
 }

@@ -299,6 +299,53 @@ func TestHangup(t *testing.T) {
 	}
 }
 
+// That clients hang up in the middle of something is no warning, as is what they do wrong; who wants to know hears of it.
+func TestHangupLog(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	p := daemon(t, s, "--verbose")
+	say := func(parts ...[]byte) *net.UnixConn {
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(s.State, "daemon.sock")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range parts {
+			if _, err := conn.Write(part); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return conn
+	}
+	hello := env.Wire(0x6e697863, 1<<8|34, 0, 0)
+	adding := env.Wire(7, "half", "fixed:r:sha256", 0, 0, 1<<20)
+	for _, parts := range [][][]byte{{}, {hello[:8]}, {hello}, {hello, adding[:8]}, {hello, adding}, {hello, adding, make([]byte, 1000)}} {
+		conn := say(parts...)
+		if len(parts) > 2 {
+			env.Eventually(t, "the path comes", func() (bool, error) {
+				list := sessions(t, s)
+				return len(list) == 1 && list[0].Doing == "receiving half", nil
+			})
+		}
+		_ = conn.Close() // with answers that were not read
+		env.Eventually(t, "the session has ended", func() (bool, error) { return len(sessions(t, s)) == 0, nil })
+	}
+	want := fmt.Sprintf(`doing="receiving half" received=%d sent=`, len(hello)+len(adding)+1000)
+	env.Eventually(t, "it is said with how many bytes the last has hung up in what", func() (bool, error) { return strings.Contains(p.Output(), want), nil })
+	if got := p.Output(); strings.Contains(got, "level=WARN") || !strings.Contains(got, `level=INFO msg="a client has hung up" session=`) {
+		t.Errorf("narfs daemon says\n%s\nwant no warning", got)
+	}
+	conn := say(hello, env.Wire(9999))
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Error(err)
+	}
+	_ = conn.Close()
+	env.Eventually(t, "the session has ended", func() (bool, error) { return len(sessions(t, s)) == 0, nil })
+	env.Eventually(t, "there is a warning", func() (bool, error) {
+		return strings.Contains(p.Output(), "level=WARN") && strings.Contains(p.Output(), "invalid operation 9999"), nil
+	})
+	p.Stop()
+}
+
 // A client that hangs up while nothing is going on is noticed, too; one that only has nothing more to say is answered.
 func TestHalfClose(t *testing.T) {
 	t.Parallel()
