@@ -48,7 +48,7 @@ const (
 
 // String returns the operation's name.
 func (o Operation) String() string {
-	if name, ok := map[Operation]string{
+	names := [...]string{ // no map, which would be made anew each time
 		IsValidPath: "IsValidPath", QueryReferrers: "QueryReferrers", AddToStore: "AddToStore", AddTextToStore: "AddTextToStore",
 		BuildPaths: "BuildPaths", EnsurePath: "EnsurePath", AddTempRoot: "AddTempRoot", AddIndirectRoot: "AddIndirectRoot",
 		SyncWithGC: "SyncWithGC", FindRoots: "FindRoots", QueryDeriver: "QueryDeriver", SetOptions: "SetOptions",
@@ -61,8 +61,9 @@ func (o Operation) String() string {
 		AddToStoreNar: "AddToStoreNar", QueryMissing: "QueryMissing", QueryDerivationOutputMap: "QueryDerivationOutputMap",
 		RegisterDrvOutput: "RegisterDrvOutput", QueryRealisation: "QueryRealisation", AddMultipleToStore: "AddMultipleToStore",
 		AddBuildLog: "AddBuildLog", BuildPathsWithResults: "BuildPathsWithResults", AddPermRoot: "AddPermRoot",
-	}[o]; ok {
-		return name
+	}
+	if o < Operation(len(names)) && names[o] != "" {
+		return names[o]
 	}
 	return fmt.Sprintf("operation %d", uint64(o))
 }
