@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,77 +14,11 @@ import (
 
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/ssh"
 	"github.com/narfs/narfs/internal/wire"
 )
 
 func isSSH(store string) bool { return strings.HasPrefix(store, "ssh://") }
-
-// sshTarget is what an ssh:// address names.
-type sshTarget struct {
-	host    string // perhaps with a user before it
-	options []string
-	command string // for the shell of the other side
-}
-
-// parseSSH takes an address such as ssh://alice@host:2222?remote-program=/usr/bin/nix-store apart, with the parameters that
-// Nix has. Others are ignored, as Nix ignores those it does not know.
-func parseSSH(address, sshOpts string) (t sshTarget, err error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		return t, usagef("%q is not an address: %w", address, err)
-	}
-	if u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
-		return t, usagef("%q is not ssh://[USER@]HOST[:PORT]", address)
-	}
-	t.host = u.Hostname()
-	if name := u.User.Username(); name != "" {
-		t.host = name + "@" + t.host
-	}
-	// Ssh would take it for an option.
-	if strings.HasPrefix(t.host, "-") {
-		return t, usagef("%q is not a host", t.host)
-	}
-	q := u.Query()
-	t.options = append(t.options, "-x", "-a")
-	t.options = append(t.options, strings.Fields(sshOpts)...)
-	if port := u.Port(); port != "" {
-		t.options = append(t.options, "-p", port)
-	}
-	if key := q.Get("ssh-key"); key != "" {
-		t.options = append(t.options, "-i", key)
-	}
-	if q.Get("compress") == "true" {
-		t.options = append(t.options, "-C")
-	}
-	program := q.Get("remote-program")
-	if program == "" {
-		program = "nix-store"
-	}
-	// Ssh takes options also behind the host.
-	if strings.HasPrefix(program, "-") {
-		return t, usagef("remote-program %q is not a program", program)
-	}
-	words := []string{program, "--serve", "--write"}
-	if store := q.Get("remote-store"); store != "" {
-		words = append(words, "--store", store)
-	}
-	for i, word := range words {
-		words[i] = shellQuote(word)
-	}
-	t.command = strings.Join(words, " ")
-	return t, nil
-}
-
-// shellQuote makes one word of a text, for any Unix shell.
-func shellQuote(text string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+=:@%,", r)
-	}
-	if text != "" && strings.IndexFunc(text, func(r rune) bool { return !plain(r) }) < 0 {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}
 
 // endpoint is a store at the other end of the serve protocol.
 type endpoint struct {
@@ -154,15 +86,15 @@ func (e *endpoint) open(ctx context.Context, r io.Reader, w io.Writer, dir nix.S
 
 // openSSH starts the other side through the user's ssh, which may ask him for a password.
 func (p *process) openSSH(ctx context.Context, address string, dir nix.StoreDir) (*endpoint, error) {
-	t, err := parseSSH(address, p.getenv("NIX_SSHOPTS"))
+	t, err := ssh.Parse(address)
 	if err != nil {
-		return nil, err
+		return nil, usagef("%w", err)
 	}
 	e := &endpoint{
 		name: address,
 		help: "what it said stands above; nix-store must be found there, by a shell that is not interactive, and the store must let you in",
 	}
-	return p.start(ctx, e, dir, "ssh", slices.Concat(t.options, []string{t.host, t.command})...)
+	return p.start(ctx, e, dir, "ssh", t.Args(p.getenv("NIX_SSHOPTS"))...)
 }
 
 // start starts the program through which the other side is reached.
