@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -213,38 +212,8 @@ func missingFrom(s *store.Store, infos []nix.PathInfo) ([]nix.PathInfo, error) {
 
 // sortedMissing returns those of some paths that are not there, each behind what it refers to.
 func sortedMissing(infos []nix.PathInfo, there map[nix.StorePath]struct{}) []nix.PathInfo {
-	todo := map[nix.StorePath]nix.PathInfo{}
-	for _, info := range infos {
-		if _, ok := there[info.Path]; !ok {
-			todo[info.Path] = info
-		}
-	}
-	type frame struct {
-		info nix.PathInfo
-		rest []nix.StorePath
-	}
-	var sorted []nix.PathInfo
-	var stack []frame // no recursion: a chain of references may be long
-	// A loop of references, which no store has, ends as well: who is on the way is out of todo.
-	enter := func(sp nix.StorePath) {
-		if info, ok := todo[sp]; ok {
-			delete(todo, sp)
-			stack = append(stack, frame{info, info.References})
-		}
-	}
-	for _, first := range slices.SortedFunc(maps.Keys(todo), nix.StorePath.Compare) {
-		enter(first)
-		for len(stack) > 0 {
-			top := &stack[len(stack)-1]
-			if len(top.rest) == 0 {
-				sorted = append(sorted, top.info)
-				stack = stack[:len(stack)-1]
-				continue
-			}
-			next := top.rest[0]
-			top.rest = top.rest[1:]
-			enter(next)
-		}
-	}
-	return sorted
+	return nix.InOrder(slices.DeleteFunc(slices.Clone(infos), func(info nix.PathInfo) bool {
+		_, ok := there[info.Path]
+		return ok
+	}))
 }
