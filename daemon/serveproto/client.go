@@ -174,6 +174,21 @@ func (c *Client) DumpStorePaths(paths []nix.StorePath, read func(i int, r *wire.
 	return nil
 }
 
+// BuildDerivation has a derivation built, whose inputs are valid there. What its builder says comes on the other side's error output.
+func (c *Client) BuildDerivation(req BuildDerivationRequest) (nixwire.BuildResult, error) {
+	var werr error
+	err := c.ask(BuildDerivation, func() {
+		_ = c.WritePath(req.Path)
+		werr = c.WriteDerivation(&req.Derivation)
+		_ = c.WriteBuildOptions(req.Options)
+	})
+	if err := errors.Join(werr, err); err != nil {
+		return nixwire.BuildResult{}, err
+	}
+	r, err := c.readBuildResult()
+	return r, failed(BuildDerivation, err)
+}
+
 // ExportPaths asks for an export stream of paths that are valid there, which read must read to its end and no further.
 func (c *Client) ExportPaths(paths []nix.StorePath, read func(r *wire.Reader) error) error {
 	err := c.ask(ExportPaths, func() {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/nixwire"
 	"github.com/narfs/narfs/internal/wire"
 )
@@ -593,8 +594,8 @@ func TestBudget(t *testing.T) {
 
 // One long string must not take its memory before the budget is asked.
 func TestBudgetOfLongText(t *testing.T) {
-	drv := "/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a.drv"
-	in := number(serveproto.ClientMagic) + number(2<<8|7) + number(8) + number(uint64(len(drv))) + drv + strings.Repeat("\x00", -len(drv)&7) +
+	file := "/nix/store/g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a.drv"
+	in := number(serveproto.ClientMagic) + number(2<<8|7) + number(8) + number(uint64(len(file))) + file + strings.Repeat("\x00", -len(file)&7) +
 		number(0) + number(0) + number(0) + number(0) + // outputs, inputs, platform, builder
 		number(1) + number(60<<20) // an argument of 60 MiB
 	full := errors.New("narfs daemon out of memory")
@@ -683,5 +684,43 @@ func TestClientAgainstNix(t *testing.T) {
 	got := make([]byte, archive.Len())
 	if err := c.DumpStorePath(b.Path, func(r *wire.Reader) error { _, err := io.ReadFull(r, got); return err }); err != nil || !bytes.Equal(got, archive.Bytes()) {
 		t.Errorf("DumpStorePath = %q, %v", got, err)
+	}
+}
+
+// BuildDerivation sends what the server's side reads, and reads what that answers.
+func TestBuildDerivation(t *testing.T) {
+	t.Parallel()
+	req := serveproto.BuildDerivationRequest{
+		Path: path(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a.drv"),
+		Derivation: drv.BasicDerivation{
+			Name: "a", Platform: "here", Builder: "/bin/sh", Env: map[string]string{"out": "x"},
+			Outputs: map[string]drv.Output{"out": {Kind: drv.Floating, Method: nix.MethodNAR, Algo: nix.SHA256}},
+		},
+		Options: serveproto.BuildOptions{MaxSilentTime: 1, BuildTimeout: 2, MaxLogSize: 3, KeepFailed: true},
+	}
+	result := nixwire.BuildResult{
+		Status: nixwire.TimedOut, ErrorMsg: "why", TimesBuilt: 1, Start: 5, Stop: 6, Outputs: []nixwire.BuiltOutput{{ID: "sha256:0!out", Realisation: "{}"}},
+	}
+	var answer bytes.Buffer
+	conn := &serveproto.Conn{Conn: nixwire.Conn{W: wire.NewWriter(&answer), Dir: dir}, Version: serveproto.Latest}
+	if err := errors.Join(conn.WriteBuildResult(result), conn.W.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	c, sent := answers(t, answer.String())
+	got, err := c.BuildDerivation(req)
+	if diff := cmp.Diff(result, got); err != nil || diff != "" {
+		t.Errorf("BuildDerivation: %v (-want +got):\n%s", err, diff)
+	}
+	conn = &serveproto.Conn{Conn: nixwire.Conn{R: wire.NewReader(sent), Dir: dir}, Version: serveproto.Latest}
+	if command, err := conn.Command(); err != nil || command != serveproto.BuildDerivation {
+		t.Fatalf("it sends %v, %v", command, err)
+	}
+	read, err := conn.ReadBuildDerivation()
+	if diff := cmp.Diff(req, read, exact, cmpopts.EquateEmpty()); err != nil || diff != "" {
+		t.Errorf("it sends: %v (-want +got):\n%s", err, diff)
+	}
+	c, _ = answers(t, answer.String()[:answer.Len()-8])
+	if _, err := c.BuildDerivation(req); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("of half an answer: %v", err)
 	}
 }
