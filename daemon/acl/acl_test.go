@@ -565,3 +565,47 @@ func TestForUntrusted(t *testing.T) {
 		t.Errorf("ignored = %q; want sandbox, and the bad timeout", ignored)
 	}
 }
+
+// What clients want otherwise: all that is of a session, if they are trusted; of the others few, as Nix has it.
+func TestFor(t *testing.T) {
+	t.Parallel()
+	load := func(env map[string]string) *acl.Settings {
+		s, err := acl.Load(acl.LoadOptions{Getenv: func(name string) string { return env[name] }, Users: machine{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if got := load(map[string]string{"NIX_CONF_DIR": "/nonexistent/nix", "NARFS_CONF": "/nonexistent"}).Machines; got != "@/nonexistent/nix/machines" {
+		t.Errorf("builders = %q; want the machines beside nix.conf", got)
+	}
+	s := load(map[string]string{"NIX_CONF_DIR": "/nonexistent", "NARFS_CONF": "/nonexistent", "NIX_CONFIG": "builders = ssh://a - - 2 ; ssh://b\nbuilders-use-substitutes = true"})
+	if s.Machines != "ssh://a - - 2 ; ssh://b" || !s.MachinesSubst {
+		t.Errorf("builders = %q, builders-use-substitutes = %v", s.Machines, s.MachinesSubst)
+	}
+	for _, test := range []struct {
+		level       acl.Level
+		name, value string
+		taken       bool
+	}{
+		{acl.Trusted, "builders", "ssh://c\nssh://d", true},
+		{acl.Trusted, "timeout", "5", true},
+		{acl.Trusted, "sandbox", "false", true},
+		{acl.Trusted, "timeout", "soon", false},
+		{acl.Trusted, "allowed-users", "*", false},
+		{acl.Untrusted, "builders", "ssh://c", false},
+		{acl.Untrusted, "builders", "", true},
+		{acl.Untrusted, "build-timeout", "5", true},
+		{acl.Untrusted, "max-silent-time", "5", true},
+		{acl.Untrusted, "builders-use-substitutes", "false", false},
+		{acl.Untrusted, "sandbox", "false", false},
+	} {
+		changed, _ := s.For(acl.Access{Level: test.level}, [][2]string{{test.name, test.value}})
+		if (changed != s) != test.taken {
+			t.Errorf("For(%v, %s = %q) changes something: %v; want %v", test.level, test.name, test.value, changed != s, test.taken)
+		}
+		if test.name == "builders" && test.taken && changed.Machines != test.value {
+			t.Errorf("For(%v, builders = %q) has %q", test.level, test.value, changed.Machines)
+		}
+	}
+}

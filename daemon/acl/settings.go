@@ -33,7 +33,9 @@ type Settings struct {
 	// Of builds.
 	AutoAllocateUIDs bool // each builder is another user, of those from StartID on
 	StartID, IDCount uint32
-	Cores            int // 0: all
+	Machines         string // that build, as builders has them: see package build
+	MachinesSubst    bool   // they get from elsewhere what they can
+	Cores            int    // 0: all
 	ExtraPlatforms   []string
 	HashedMirrors    []string
 	KeepBuildLog     bool
@@ -83,6 +85,8 @@ type setting struct {
 func settings() []setting {
 	return []setting{
 		{"allowed-users", "", "*", true, func(s *Settings, v string) error { s.AllowedUsers = fields(v); return nil }},
+		{"builders", "", "", false, func(s *Settings, v string) error { s.Machines = v; return nil }},
+		{"builders-use-substitutes", "", "false", false, func(s *Settings, v string) (err error) { s.MachinesSubst, err = parseBool(v); return err }},
 		{"cores", "build-cores", strconv.Itoa(runtime.NumCPU()), false, func(s *Settings, v string) (err error) { s.Cores, err = parseCount(v); return err }},
 		{"extra-platforms", "", strings.Join(hostPlatforms(), " "), true, func(s *Settings, v string) error { s.ExtraPlatforms = fields(v); return nil }},
 		{"hashed-mirrors", "", "", true, func(s *Settings, v string) error { s.HashedMirrors = fields(v); return nil }},
@@ -241,7 +245,9 @@ func Load(o LoadOptions) (*Settings, error) {
 	}
 	p := &parser{values: s.values}
 	if o.Getenv != nil {
-		for i, name := range files(o.Getenv) {
+		names := files(o.Getenv)
+		s.values["builders"] = Value{"builders", "@" + filepath.Join(filepath.Dir(names[0]), "machines"), "default"}
+		for i, name := range names {
 			if err := p.file(name, i > 0, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err
 			}
@@ -255,7 +261,7 @@ func Load(o LoadOptions) (*Settings, error) {
 		if !ok {
 			return nil, fmt.Errorf("option %q is not NAME=VALUE", option)
 		}
-		known, err := p.set(strings.TrimSpace(name), strings.Join(fields(value), " "), "the command line")
+		known, err := p.set(strings.TrimSpace(name), strings.TrimSpace(value), "the command line")
 		if err != nil {
 			return nil, err
 		}
@@ -275,7 +281,8 @@ func Load(o LoadOptions) (*Settings, error) {
 }
 
 // For returns the settings for a client that wants to have some otherwise, as name and value, and says what of that it ignores, for
-// logs. Who is not trusted may only change how long he waits for builds; of those that narfs does not know nothing is said.
+// logs. Who is not trusted may only change how long he waits for builds, and have nobody else build; of those that narfs does not know
+// nothing is said.
 func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, ignored []string) {
 	changed = s
 	for _, pair := range overrides {
@@ -284,7 +291,7 @@ func (s *Settings) For(a Access, overrides [][2]string) (changed *Settings, igno
 		if !known || forDaemon(name) {
 			continue
 		}
-		if a.Level != Trusted && row.name != "timeout" && row.name != "max-silent-time" {
+		if a.Level != Trusted && !forAll(row.name, value) {
 			ignored = append(ignored, fmt.Sprintf("ignoring the client-specified setting '%s', because it is a restricted setting and you are not a trusted user", name))
 			continue
 		}
@@ -319,6 +326,17 @@ func forDaemon(name string) bool {
 	switch name {
 	case "allowed-users", "trusted-users", "build-users-group", "auto-allocate-uids", "start-id", "id-count", "max-sessions", "memory-budget", "shutdown-timeout":
 		return true
+	}
+	return false
+}
+
+// forAll reports whether a setting is one that everybody may have otherwise, as in Nix.
+func forAll(name, value string) bool {
+	switch name {
+	case "timeout", "max-silent-time":
+		return true
+	case "builders":
+		return value == ""
 	}
 	return false
 }
