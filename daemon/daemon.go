@@ -17,6 +17,7 @@ import (
 
 	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/build"
+	"github.com/narfs/narfs/daemon/build/remote"
 	"github.com/narfs/narfs/daemon/owner"
 	"github.com/narfs/narfs/daemon/serveproto"
 	"github.com/narfs/narfs/daemon/session"
@@ -38,6 +39,8 @@ type Options struct {
 	// Leaving and Declines are as in owner.Options.
 	Leaving  bool
 	Declines func(args []string) string
+	// SSHOpts are for ssh, as in $NIX_SSHOPTS, which leads to other machines that build.
+	SSHOpts string
 	// Views, Program and LogDir are as in session.Options.
 	Views   session.Views
 	Program string
@@ -52,6 +55,7 @@ type Daemon struct {
 	settings atomic.Pointer[acl.Settings]
 	sessions *session.Manager
 	server   *owner.Server
+	builders *remote.Pool
 	stateDir string
 
 	doors    sync.Once
@@ -66,7 +70,7 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 	if o.Load == nil {
 		o.Load = func() (*acl.Settings, error) { return acl.Default(), nil }
 	}
-	d = &Daemon{opts: o}
+	d = &Daemon{opts: o, builders: remote.New(s, remote.Options{SSHOpts: o.SSHOpts})}
 	if err := d.Reload(); err != nil {
 		return nil, err
 	}
@@ -78,6 +82,7 @@ func Start(ctx context.Context, s *store.Store, o Options) (d *Daemon, err error
 	if o.Views != nil {
 		builder, err = build.New(s, build.Options{
 			Remote: "unix://" + filepath.Join(s.StateDir(), owner.PublicSocket), Mount: o.Views.Mount, Changed: d.changed, LogDir: o.LogDir, Logger: o.Logger,
+			Dial: d.builders.Dial,
 		})
 		if err != nil {
 			return nil, err
@@ -281,7 +286,13 @@ func (d *Daemon) Running() []owner.Command { return d.server.Running() }
 func (d *Daemon) Refuse() error { return d.server.Refuse() }
 
 // Drain goes on until nobody is being served, and ends. When ctx ends, it ends all sessions.
-func (d *Daemon) Drain(ctx context.Context) error { return d.server.Drain(ctx) }
+func (d *Daemon) Drain(ctx context.Context) error {
+	defer d.builders.Close()
+	return d.server.Drain(ctx)
+}
 
 // Shut takes nobody in any more, gives those who are there until the end of ctx, ends their sessions, and returns.
-func (d *Daemon) Shut(ctx context.Context) error { return d.server.Shut(ctx) }
+func (d *Daemon) Shut(ctx context.Context) error {
+	defer d.builders.Close()
+	return d.server.Shut(ctx)
+}

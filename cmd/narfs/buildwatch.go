@@ -95,13 +95,16 @@ func (w *buildWatch) take(e build.Event) string {
 			w.running = append(w.running, &builder{path: e.Path, name: strings.TrimSuffix(e.Path.Name(), drv.Extension), begun: time.Now()})
 		}
 		if w.plain && !w.p.quiet {
+			if e.Machine != "" {
+				return fmt.Sprintf("building '%s' on '%s'\n", w.dir.Path(e.Path), printable(e.Machine))
+			}
 			return fmt.Sprintf("building '%s'\n", w.dir.Path(e.Path))
 		}
 	case build.EventLine:
 		if at >= 0 && strings.TrimSpace(e.Line) != "" {
 			w.running[at].line = e.Line
 		}
-		if w.logs {
+		if w.logs || at < 0 { // said of a build that does not run, such as by which machine it cannot be done
 			return strings.TrimSuffix(e.Path.Name(), drv.Extension) + "> " + logText(e.Line, w.colours) + "\n"
 		}
 	case build.EventPhase:

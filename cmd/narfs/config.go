@@ -35,6 +35,10 @@ func newConfig(p *process) *cobra.Command {
 			"  shutdown-timeout     seconds that clients get when the daemon ends\n" +
 			"  max-sessions         of users who are not trusted, 0 for any number\n" +
 			"  memory-budget        what the requests of all sessions together may take, such as 512M; 0 for no limit\n\n" +
+			"of other machines that build:\n\n" +
+			"  builders             these, in lines or with ; between, or @FILE: STORE SYSTEM,… KEYFILE JOBS SPEED FEATURE,… MANDATORY,… HOSTKEY;\n" +
+			"                       the file machines beside nix.conf, if nothing is set\n" +
+			"  builders-use-substitutes   whether they may get inputs from binary caches\n\n" +
 			"and of builds: cores, extra-platforms, keep-build-log, keep-failed, keep-going, log-lines, max-build-log-size, max-jobs, " +
 			"max-silent-time, sandbox, sandbox-paths, system, system-features, timeout, as in Nix.",
 		Args: operands(0, many),

@@ -48,6 +48,7 @@ func newKeeper(ctx context.Context, p *process, s *store.Store, u use) (*keeper,
 	o := daemon.Options{
 		Handle: k.do, Load: p.loadSettings, Leaving: !u.lasts, Public: u.lasts, Listen: u.listen, Listeners: u.listeners, Logger: p.logger(),
 		Views: sessionViews{k.views}, Program: "narfs " + version(), LogDir: k.logDir,
+		SSHOpts: p.getenv("NIX_SSHOPTS"),
 	}
 	if u.passing {
 		o.Declines = k.yield

@@ -29,6 +29,8 @@ type Options struct {
 	Changed func(ctx context.Context)
 	// Remote is how Nix's commands reach this store, for hooks: the value of NIX_REMOTE.
 	Remote string
+	// Dial reaches other machines; nil builds here only.
+	Dial Dialer
 	// LogDir is where the logs of builds are kept: DIR/drvs/XX/REST.bz2. "" keeps none.
 	LogDir string
 	// RunDir is a folder for all stores of this machine: in RunDir/builders a file is locked for each user that a builder runs as, and
@@ -47,9 +49,11 @@ type Builder struct {
 
 	mu      sync.Mutex // guards the rest
 	goals   map[goalKey]*goal
-	running int           // builders
-	events  atomic.Uint64 // that have happened
-	freed   chan struct{} // closed, and replaced, when a builder ends
+	running int                      // builders here
+	away    map[string]int           // builds on other machines, by their stores
+	uploads map[string]chan struct{} // full while somebody copies to a machine
+	events  atomic.Uint64            // that have happened
+	freed   chan struct{}            // closed, and replaced, when a build ends
 }
 
 // goalKey tells goals apart.
@@ -69,7 +73,10 @@ func New(s *store.Store, o Options) (*Builder, error) {
 			o.RunDir = "/var/run/narfs"
 		}
 	}
-	b := &Builder{store: s, opts: o, dir: filepath.Join(s.StateDir(), "builds"), goals: map[goalKey]*goal{}, freed: make(chan struct{})}
+	b := &Builder{
+		store: s, opts: o, dir: filepath.Join(s.StateDir(), "builds"), goals: map[goalKey]*goal{}, freed: make(chan struct{}),
+		away: map[string]int{}, uploads: map[string]chan struct{}{},
+	}
 	if err := removeTree(b.dir); err != nil {
 		return nil, fmt.Errorf("builds that were not ended: %w", err)
 	}
@@ -111,15 +118,17 @@ const (
 
 // Settings of one request.
 type Settings struct {
-	MaxJobs       int           // builders at a time, in all
-	Cores         int           // for each builder, in its own words; 0 means all
-	KeepGoing     bool          // build what else can be built after a failure
-	KeepFailed    bool          // keep the build directories of failed builds
-	Timeout       time.Duration // of one build; 0 means none
-	MaxSilent     time.Duration // without output; 0 means none
-	MaxLog        int64         // bytes; 0 means any number
-	Sandboxed     bool          // builders see their inputs only
-	Relaxed       bool          // unless they ask for all, with __noChroot, or their output is fixed
+	MaxJobs       int                       // builders at a time, in all, on this machine; 0 builds on others only
+	Machines      func() ([]Machine, error) // others that may build; nil means none
+	Substitute    bool                      // they get from elsewhere what they can
+	Cores         int                       // for each builder, in its own words; 0 means all
+	KeepGoing     bool                      // build what else can be built after a failure
+	KeepFailed    bool                      // keep the build directories of failed builds
+	Timeout       time.Duration             // of one build; 0 means none
+	MaxSilent     time.Duration             // without output; 0 means none
+	MaxLog        int64                     // bytes; 0 means any number
+	Sandboxed     bool                      // builders see their inputs only
+	Relaxed       bool                      // unless they ask for all, with __noChroot, or their output is fixed
 	Users         Users
 	SandboxPaths  []string // TARGET, TARGET=SOURCE, with ? behind it if it may be missing
 	System        string
@@ -134,16 +143,18 @@ type Settings struct {
 	Holder        string      // for lists of locks
 	Pins          *store.Pins // get what is built and needed for it; must not be nil
 	Hear          func(Event) // hears what happens, from several goroutines; must not be nil
+	troubles      *troubles   // of the request
 }
 
 // Event is something that happens in a goal.
 type Event struct {
-	Path nix.StorePath // of the derivation
-	Kind EventKind
-	Line string  // of EventLine, without its end; of EventPhase, the phase
-	Data []byte  // of EventOutput
-	Why  *Result // of EventFailed
-	seq  uint64  // ascending for each Path
+	Path    nix.StorePath // of the derivation
+	Kind    EventKind
+	Line    string  // of EventLine, without its end; of EventPhase, the phase
+	Machine string  // of EventStarted: where, if not here
+	Data    []byte  // of EventOutput
+	Why     *Result // of EventFailed
+	seq     uint64  // ascending for each Path
 }
 
 // EventKind says what an Event is.
@@ -191,7 +202,7 @@ type Wanted struct {
 func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings) []Result {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	o.Hear = once(o.Hear)
+	o = o.begin()
 	results := make([]Result, len(all))
 	var group errgroup.Group
 	group.SetLimit(max(64, 4*runtime.GOMAXPROCS(0)))
@@ -213,8 +224,17 @@ var ErrGivenUp = errors.New("given up because another build has failed")
 
 // BuildDerivation has a derivation realised whose inputs are paths, and which need not be valid.
 func (b *Builder) BuildDerivation(ctx context.Context, path nix.StorePath, d *drv.BasicDerivation, mode Mode, o Settings) Result {
-	o.Hear = once(o.Hear)
+	o = o.begin()
 	return b.realise(ctx, path, &drv.Derivation{BasicDerivation: *d}, nil, mode, o)
+}
+
+// begin returns the settings for the goals of a request, or of a goal that needs others.
+func (o Settings) begin() Settings {
+	o.Hear = once(o.Hear)
+	if o.troubles == nil {
+		o.troubles = &troubles{}
+	}
+	return o
 }
 
 // once passes each event on once: what happens in a goal is heard by each other one that waits for it.
@@ -248,7 +268,7 @@ func (b *Builder) realise(ctx context.Context, path nix.StorePath, d *drv.Deriva
 	b.mu.Lock()
 	g := b.goals[key]
 	if g == nil {
-		g = &goal{b: b, path: path, d: d, mode: mode, o: o, done: make(chan struct{})}
+		g = &goal{b: b, path: path, d: d, given: d != nil, mode: mode, o: o, done: make(chan struct{})}
 		var goalCtx context.Context
 		goalCtx, g.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 		b.goals[key] = g
@@ -350,33 +370,6 @@ func (b *Builder) knownOutputs(ctx context.Context, d *drv.Derivation) (map[stri
 		}
 	}
 	return known, nil
-}
-
-// acquire waits until fewer than so many builders run, and counts one more.
-func (b *Builder) acquire(ctx context.Context, limit int) error {
-	for {
-		b.mu.Lock()
-		freed := b.freed
-		if b.running < limit {
-			b.running++
-			b.mu.Unlock()
-			return nil
-		}
-		b.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (b *Builder) release() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.running--
-	close(b.freed)
-	b.freed = make(chan struct{})
 }
 
 // removeTree removes a folder of a builder's, who may have taken away the permissions on its parts.

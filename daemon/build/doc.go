@@ -9,12 +9,21 @@
 //  2. has its input derivations realised, each by a goal of its own;
 //  3. resolves itself, if inputs have paths that only building them has shown: it becomes a derivation that names these, and waits for
 //     the goal of that;
-//  4. waits for a slot: there are max-jobs;
+//  4. waits for a slot: on another machine of the setting builders that can build it, or here if none is free there, of max-jobs;
 //  5. runs the builder in a sandbox (package sandbox), which sees its inputs in a mount of the store, and makes its outputs in a
 //     scratch folder in the place of the store directory;
 //  6. takes the outputs over: each is read as a NAR, never through a link, and searched for the hash parts of all that it may refer
 //     to; read again for its content address, if it gets one; and imported like any path, which compares the first hash. What a
 //     builder that was not killed could still change later is not the store's.
+//
+// # Other machines
+//
+// A [Session] is a conversation with the store of a machine, by which its builds are counted. In the place of steps 5 and 6 it gets the inputs that it does not have, builds, and gives the outputs, whose hashes and
+// content addresses the import compares; what they refer to must be inputs or outputs. A machine that cannot be reached, or goes away,
+// is not tried again for the request, and another place is looked for: in the middle of a build, once.
+//
+// Not built elsewhere: checks, what prefers to be built here (preferLocalBuild) and can be, and what came as a derivation with paths for
+// inputs, from who has others build himself.
 //
 // # Scratch
 //

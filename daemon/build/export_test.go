@@ -2,6 +2,7 @@ package build
 
 import (
 	"io"
+	"slices"
 
 	"github.com/narfs/narfs/internal/nix"
 )
@@ -27,3 +28,13 @@ func (r Rewriter) Places() []int64 { return r.places }
 
 func OutputPlaceholder(name string) string                    { return outputPlaceholder(name) }
 func UpstreamPlaceholder(p nix.StorePath, name string) string { return upstreamPlaceholder(p, name) }
+
+func Best(machines []Machine, system string, features, troubles []string, running map[string]int) (m *Machine, suitable bool) {
+	failed := map[*Machine]string{}
+	for i := range machines {
+		if slices.Contains(troubles, machines[i].Store) {
+			failed[&machines[i]] = "broken"
+		}
+	}
+	return best(machines, requirement{system, features}, failed, running)
+}

@@ -25,6 +25,7 @@ type goal struct {
 	b      *Builder
 	path   nix.StorePath
 	d      *drv.Derivation // nil until it is read
+	given  bool            // by who wants it, with paths for inputs
 	mode   Mode
 	o      Settings // of who began it
 	cancel context.CancelCauseFunc
@@ -323,8 +324,9 @@ func (g *goal) build(ctx context.Context, inputs []input) (r Result) {
 			g.tell(Event{Kind: EventFailed, Why: &r})
 		}
 	}()
-	if why := g.cannot(); why != "" {
-		return failed(nixwire.MiscFailure, "%s", why)
+	place, err := g.placing()
+	if err != nil {
+		return failed(nixwire.MiscFailure, "%v", err)
 	}
 	start := append([]nix.StorePath(nil), g.d.InputSrcs...)
 	for _, in := range inputs {
@@ -345,31 +347,55 @@ func (g *goal) build(ctx context.Context, inputs []input) (r Result) {
 	if err != nil {
 		return failed(nixwire.MiscFailure, "%v", err)
 	}
-	if err := g.b.acquire(ctx, max(1, g.o.MaxJobs)); err != nil {
-		return failed(nixwire.MiscFailure, "%v", err)
-	}
-	defer g.b.release()
-	begun := time.Now()
-	r = g.attempt(ctx, closure)
-	if r.OK() && g.o.PostBuildHook != "" && g.mode == Normal {
-		if err := g.runHook(ctx, r.Outputs); err != nil {
-			return failed(nixwire.MiscFailure, "%v", err)
+	begun, lost := time.Now(), 0
+	for {
+		m, err := g.place(ctx, place)
+		if err != nil {
+			r := resultOf(err)
+			if lost > 0 && ctx.Err() == nil {
+				r.Status = nixwire.TransientFailure
+			}
+			return r
 		}
+		r, again := g.buildAt(ctx, m, start, closure, &lost)
+		if again {
+			continue
+		}
+		if r.OK() && g.o.PostBuildHook != "" && g.mode == Normal {
+			if err := g.runHook(ctx, r.Outputs); err != nil {
+				return failed(nixwire.MiscFailure, "%v", err)
+			}
+		}
+		r.Times, r.Start, r.Stop = 1, begun, time.Now()
+		return r
 	}
-	r.Times, r.Start, r.Stop = 1, begun, time.Now()
-	return r
 }
 
-// cannot says why a derivation is not built here.
-func (g *goal) cannot() string {
-	d := g.d
-	required := strings.Fields(d.Env["requiredSystemFeatures"])
-	missing := slices.ContainsFunc(required, func(f string) bool { return !slices.Contains(g.o.Features, f) })
-	if d.IsBuiltin() || !missing && (d.Platform == g.o.System || slices.Contains(g.o.Platforms, d.Platform)) {
-		return ""
+// buildAt builds the derivation on a machine, or here, in the slot that it has, and gives that back. Again says that the machine, not the
+// build, has failed, and another place is to be looked for: whatever is wrong before a build begins, and once if it had.
+func (g *goal) buildAt(ctx context.Context, m *Machine, start, closure []nix.StorePath, lost *int) (r Result, again bool) {
+	defer g.b.leave(m)
+	if m == nil {
+		return g.attempt(ctx, closure), false
 	}
-	return fmt.Sprintf("a '%s' with features {%s} is required to build '%s', but I am a '%s' with features {%s}",
-		d.Platform, strings.Join(required, ", "), g.b.print(g.path), g.o.System, strings.Join(g.o.Features, ", "))
+	outputs, err := g.elsewhere(ctx, m, start, closure)
+	trouble, isLost := errors.AsType[*lostError](err)
+	switch {
+	case err == nil:
+		return Result{Status: nixwire.Built, Outputs: outputs}, false
+	case !isLost || ctx.Err() != nil:
+		return resultOf(err), false
+	}
+	if trouble.begun {
+		*lost++
+	}
+	g.o.troubles.add(m, err)
+	text := fmt.Sprintf("cannot build on '%s': %v", m.Store, err)
+	if *lost > 1 {
+		return failed(nixwire.TransientFailure, "%s", text), false
+	}
+	g.tell(Event{Kind: EventLine, Line: text})
+	return Result{}, true
 }
 
 // statusError is the failure of a build.

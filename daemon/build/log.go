@@ -222,19 +222,23 @@ func (l *buildLog) close() error {
 
 // limit ends a build that takes too long, is silent for too long, or says too much.
 func (l *buildLog) limit(ctx context.Context, cancel context.CancelCauseFunc, g *goal) (stop func()) {
-	name := g.b.print(g.path)
-	l.mu.Lock()
-	l.over = func() {
-		cancel(fail(nixwire.LogLimitExceeded, "%s killed after writing more than %d bytes of log output", name, g.o.MaxLog))
-	}
-	l.heard = time.Now()
-	l.mu.Unlock()
+	l.limitSize(cancel)
 	ctx, end := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	if g.o.Timeout > 0 || g.o.MaxSilent > 0 {
-		watching.Go(func() { l.watch(ctx, cancel, g, name) })
+		watching.Go(func() { l.watch(ctx, cancel, g, g.b.print(g.path)) })
 	}
 	return func() { end(); watching.Wait() }
+}
+
+// limitSize ends a build that says too much.
+func (l *buildLog) limitSize(cancel context.CancelCauseFunc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.over = func() {
+		cancel(fail(nixwire.LogLimitExceeded, "%s killed after writing more than %d bytes of log output", l.g.b.print(l.g.path), l.g.o.MaxLog))
+	}
+	l.heard = time.Now()
 }
 
 func (l *buildLog) watch(ctx context.Context, cancel context.CancelCauseFunc, g *goal, name string) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/narfs/narfs/daemon/acl"
@@ -25,16 +26,20 @@ func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) 
 	if err != nil {
 		return build.Settings{}, err
 	}
-	users, err := settings.Builders()
-	if err != nil {
-		return build.Settings{}, err
+	var users acl.Builders
+	if settings.MaxJobs > 0 { // else nobody builds here
+		if users, err = settings.Builders(); err != nil {
+			return build.Settings{}, err
+		}
 	}
 	cores := settings.Cores
 	if cores == 0 {
 		cores = runtime.NumCPU()
 	}
 	return build.Settings{
-		MaxJobs: settings.MaxJobs, Cores: cores, KeepGoing: settings.KeepGoing, KeepFailed: settings.KeepFailed,
+		Machines:   sync.OnceValues(func() ([]build.Machine, error) { return build.ParseMachines(settings.Machines, settings.System) }),
+		Substitute: settings.MachinesSubst,
+		MaxJobs:    settings.MaxJobs, Cores: cores, KeepGoing: settings.KeepGoing, KeepFailed: settings.KeepFailed,
 		Timeout: settings.Timeout, MaxSilent: settings.MaxSilentTime, MaxLog: settings.MaxBuildLogSize,
 		Sandboxed: settings.Sandbox == "true", Relaxed: settings.Sandbox == "relaxed", SandboxPaths: settings.SandboxPaths,
 		Users:  build.Users{IDs: users.UIDs, GID: users.GID, First: users.First, Count: users.Count},

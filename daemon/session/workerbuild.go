@@ -325,9 +325,13 @@ func (v *worker) hear() func(build.Event) {
 		case build.EventStarted:
 			v.activity++
 			ids[e.Path] = v.activity
+			text := fmt.Sprintf("building '%s'", full)
+			if e.Machine != "" {
+				text += fmt.Sprintf(" on '%s'", e.Machine)
+			}
 			_ = v.StartActivity(workerproto.Activity{
-				ID: v.activity, Level: workerproto.LevelInfo, Type: workerproto.ActBuild, Text: fmt.Sprintf("building '%s'", full),
-				Fields: []workerproto.Field{workerproto.Text(full), workerproto.Text(""), workerproto.Int(1), workerproto.Int(1)},
+				ID: v.activity, Level: workerproto.LevelInfo, Type: workerproto.ActBuild, Text: text,
+				Fields: []workerproto.Field{workerproto.Text(full), workerproto.Text(e.Machine), workerproto.Int(1), workerproto.Int(1)},
 			})
 		case build.EventLine:
 			id, ok := ids[e.Path]
