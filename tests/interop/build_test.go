@@ -1,9 +1,11 @@
 package interop_test
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,8 +19,8 @@ type outcome struct {
 	code  int
 }
 
-// buildAll builds each of testdata/builds.nix, and returns what became of it.
-func buildAll(t *testing.T, l *local) map[string]outcome {
+// buildAll builds each of testdata/builds.nix, with some more options, and returns what became of it.
+func buildAll(t *testing.T, l *local, options ...string) map[string]outcome {
 	t.Helper()
 	dir := filepath.Join(l.Root, "builds")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -35,7 +37,7 @@ func buildAll(t *testing.T, l *local) map[string]outcome {
 	all := map[string]outcome{}
 	for _, name := range names {
 		name = strings.Trim(name, `"`)
-		r := env.Run(t, l.Command("nix-build", append(common, "--no-out-link", expression, "-A", name)...))
+		r := env.Run(t, l.Command("nix-build", slices.Concat(common, []string{"--no-out-link", expression, "-A", name}, options)...))
 		b := outcome{code: r.Code, error: plain(r.Stderr)}
 		for out := range strings.FieldsSeq(r.Stdout) {
 			b.out += out + " " + output(t, l, "nix-store", append(common, "-q", "--hash", out)...) +
@@ -59,6 +61,36 @@ func plain(text string) string {
 	return regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(text, "")
 }
 
+// compareBuilds holds what became of builds against what became of those by Nix.
+func compareBuilds(t *testing.T, want, got map[string]outcome, other ...map[string]string) {
+	t.Helper()
+	failures := map[string]string{
+		"wrongHash": "hash mismatch in fixed-output derivation", "notAllowed": "is not allowed to refer to", "disallowed": "is not allowed to refer to",
+		"fails": "failed with exit code 3", "nothing": "failed to produce output path", "ofFailure": "dependencies of derivation",
+		"cycle": "cycle detected in build of", "noProgram": "executing '/no/such/program'", "otherSystem": "is required to build", "feature": "no-such-feature",
+		"fetched": "builder for",
+	}
+	for name, w := range want {
+		g := got[name]
+		text, fails := failures[name]
+		ours := text
+		for _, o := range other {
+			ours = cmp.Or(o[name], ours)
+		}
+		switch {
+		case fails != (w.code != 0):
+			t.Errorf("%s: Nix exited with %d: %s", name, w.code, w.error)
+		case (g.code != 0) != (w.code != 0) || g.out != w.out: // a daemon does not tell its client the exit code of a failure
+			t.Errorf("%s: exit code %d, want %d\ngot  %s\nwant %s\n%s", name, g.code, w.code, g.out, w.out, g.error)
+		case fails && (!strings.Contains(g.error, ours) || !strings.Contains(w.error, text)):
+			t.Errorf("%s: they should say %q and %q\nNix:   %s\nnarfs: %s", name, text, ours, w.error, g.error)
+		}
+	}
+	if len(want) < 40 || len(got) != len(want) {
+		t.Errorf("%d derivations by Nix, %d by narfs", len(want), len(got))
+	}
+}
+
 // The same derivations give the same outputs, with the same hashes and references, or the same failures, whether Nix builds them
 // or narfs.
 func TestBuilds(t *testing.T) {
@@ -73,27 +105,7 @@ func TestBuilds(t *testing.T) {
 		var want, got map[string]outcome
 		t.Run("nix", func(t *testing.T) { want = buildAll(t, c.nix(t, s.Store)) })
 		t.Run("narfs", func(t *testing.T) { got = buildAll(t, s.client(t, c)) })
-		failures := map[string]string{
-			"wrongHash": "hash mismatch in fixed-output derivation", "notAllowed": "is not allowed to refer to", "disallowed": "is not allowed to refer to",
-			"fails": "failed with exit code 3", "nothing": "failed to produce output path", "ofFailure": "dependencies of derivation",
-			"cycle": "cycle detected in build of", "noProgram": "executing '/no/such/program'", "otherSystem": "is required to build", "feature": "no-such-feature",
-			"fetched": "builder for",
-		}
-		for name, w := range want {
-			g := got[name]
-			text, fails := failures[name]
-			switch {
-			case fails != (w.code != 0):
-				t.Errorf("%s: Nix exited with %d: %s", name, w.code, w.error)
-			case (g.code != 0) != (w.code != 0) || g.out != w.out: // a daemon does not tell its client the exit code of a failure
-				t.Errorf("%s: exit code %d, want %d\ngot  %s\nwant %s\n%s", name, g.code, w.code, g.out, w.out, g.error)
-			case fails && (!strings.Contains(g.error, text) || !strings.Contains(w.error, text)):
-				t.Errorf("%s: both should say %q\nNix:   %s\nnarfs: %s", name, text, w.error, g.error)
-			}
-		}
-		if len(want) < 40 || len(got) != len(want) {
-			t.Errorf("%d derivations by Nix, %d by narfs", len(want), len(got))
-		}
+		compareBuilds(t, want, got)
 		if r := s.Run("verify"); r.Code != 0 {
 			t.Errorf("narfs verify exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
 		}

@@ -19,17 +19,27 @@ import (
 	"github.com/narfs/narfs/tests/env/serve"
 )
 
-// server is an OpenSSH server on this machine's own address that lets in who has its key, to nothing but a store of
-// narfs.
+// server is an OpenSSH server on this machine's own address that lets in who has its key, to nothing but one command.
 type server struct {
-	store   *env.Store
-	url     string   // for Nix and narfs
-	login   string   // USER@HOST
-	options []string // for ssh
+	*env.Process
+
+	url          string   // for Nix and narfs
+	login        string   // USER@HOST
+	options      []string // for ssh
+	key, hostKey string   // a file, and a line
+	port         int
 }
 
-// newServer skips the test if this machine has no OpenSSH.
+// newServer makes a server that leads to a store of narfs.
 func newServer(t *testing.T, s *env.Store) *server {
+	t.Helper()
+	program := filepath.Join(env.Dir(t), "nix-store")
+	copyFile(t, env.Binary(t), program)
+	return newServerFor(t, fmt.Sprintf("NARFS_STATE_DIR=%s %s --serve --write", s.State, program))
+}
+
+// newServerFor skips the test if this machine has no OpenSSH. The command is for a shell.
+func newServerFor(t *testing.T, command string) *server {
 	t.Helper()
 	env.Require(t, env.Program("sshd"), env.Program("ssh"), env.Program("ssh-keygen"))
 	sshd, err := exec.LookPath("sshd") // it starts itself again by its full name
@@ -47,8 +57,7 @@ func newServer(t *testing.T, s *env.Store) *server {
 		env.Must(t, exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file(key)))
 	}
 	public, hostKey := read(t, file("key.pub")), read(t, file("host.pub"))
-	copyFile(t, env.Binary(t), file("nix-store"))
-	write(t, file("authorized_keys"), fmt.Sprintf("command=\"NARFS_STATE_DIR=%s %s --serve --write\",restrict %s", s.State, file("nix-store"), public), 0o600)
+	write(t, file("authorized_keys"), fmt.Sprintf("command=\"%s\",restrict %s", strings.ReplaceAll(command, `"`, `\"`), public), 0o600)
 	port := freePort(t)
 	write(t, file("known_hosts"), fmt.Sprintf("[127.0.0.1]:%d %s", port, hostKey), 0o600)
 	// StrictModes would refuse keys below /tmp.
@@ -64,7 +73,8 @@ LogLevel VERBOSE
 `, port, file("host"), file("authorized_keys")), 0o600)
 	p := env.Start(t, exec.CommandContext(t.Context(), sshd, "-D", "-e", "-f", file("sshd_config")))
 	srv := &server{
-		store: s, url: "ssh://" + me.Username + "@127.0.0.1", login: me.Username + "@127.0.0.1",
+		Process: p, key: file("key"), hostKey: hostKey, port: port,
+		url: "ssh://" + me.Username + "@127.0.0.1", login: me.Username + "@127.0.0.1",
 		options: []string{
 			"-F", "none", "-p", fmt.Sprint(port), "-i", file("key"),
 			"-oUserKnownHostsFile=" + file("known_hosts"), "-oIdentitiesOnly=yes", "-oBatchMode=yes",
