@@ -18,9 +18,10 @@
 //
 // # Other machines
 //
-// A [Session] is a conversation with the store of a machine, by which its builds are counted. In the place of steps 5 and 6 it gets the inputs that it does not have, builds, and gives the outputs, whose hashes and
-// content addresses the import compares; what they refer to must be inputs or outputs. A machine that cannot be reached, or goes away,
-// is not tried again for the request, and another place is looked for: in the middle of a build, once.
+// A [Session] is a conversation with the store of a machine, by which its builds are counted. In the place of steps 5 and 6 that gets
+// the inputs that it does not have, builds, and gives the outputs, whose hashes and content addresses the import compares; what they
+// refer to must be inputs or outputs. A machine that cannot be reached, or goes away, is not tried again for the request, and another
+// place is looked for: in the middle of a build, once.
 //
 // Not built elsewhere: checks, what prefers to be built here (preferLocalBuild) and can be, and what came as a derivation with paths for
 // inputs, from who has others build himself.
