@@ -114,6 +114,7 @@ type Mode uint8
 const (
 	Normal Mode = iota
 	Check       // build them again and compare
+	Repair      // build again those that cannot be read, and what they refer to
 )
 
 // Settings of one request.
@@ -208,7 +209,11 @@ func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings
 	group.SetLimit(max(64, 4*runtime.GOMAXPROCS(0)))
 	for i, w := range all {
 		group.Go(func() error {
-			results[i] = b.realise(ctx, w.Path, nil, w.Outputs, mode, o)
+			if mode == Repair {
+				results[i] = b.repair(ctx, w, o)
+			} else {
+				results[i] = b.realise(ctx, w.Path, nil, w.Outputs, mode, o)
+			}
 			if !results[i].OK() && !o.KeepGoing {
 				cancel(ErrGivenUp)
 			}

@@ -76,6 +76,13 @@ func (a *attempt) takeOver(ctx context.Context) ([]Output, error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.mode == Repair {
+		for _, m := range order {
+			if err := a.replaces(m); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for i, m := range order {
 		if err := a.importOutput(ctx, m, all, i+1 < len(order)); err != nil {
 			return nil, err
@@ -264,7 +271,7 @@ func (a *attempt) importOutput(ctx context.Context, m *made, all map[string]*mad
 	pairs := rewrites(all, nil)
 	r, w := io.Pipe()
 	go func() { _ = w.CloseWithError(dump(w, m.file, pairs)) }()
-	err := g.b.store.Import(ctx, m.info, r, store.ImportOptions{Holder: g.o.Holder, Pins: g.o.Pins, Lazy: lazy})
+	err := g.b.store.Import(ctx, m.info, r, store.ImportOptions{Holder: g.o.Holder, Pins: g.o.Pins, Lazy: lazy, Repair: g.mode == Repair})
 	_ = r.Close()
 	if err == nil && len(g.o.Keys) > 0 {
 		err = a.sign(ctx, m.info.Path)

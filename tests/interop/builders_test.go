@@ -131,3 +131,52 @@ func TestBuildSigned(t *testing.T) {
 		env.Must(t, l.Command("nix", append(common, "store", "verify", "--no-contents", "--trusted-public-keys", public, "--sigs-needed", "1", out)...))
 	}
 }
+
+// What is damaged, of a path or of what it needs, is built again with --repair, if that gives what it was.
+func TestBuildRepair(t *testing.T) {
+	t.Parallel()
+	s, l := builds(t)
+	const expression = `{ other ? false }: let make = name: script: derivation { inherit name script; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = ["-c" script]; };
+		big = make "big" (if other then "head -c 300000 /dev/urandom > $out" else "seq 1 60000 | sha512sum > $out; seq 1 60000 | cksum >> $out; seq 1 50000 >> $out");
+		in make "top" "ls -1d ${big} > $out"`
+	build := func(more ...string) env.Result {
+		t.Helper()
+		return env.Run(t, l.Command("nix-build", append([]string{"--no-out-link", "-E", expression,
+			"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?"}, more...)...))
+	}
+	damage := func() {
+		t.Helper()
+		s.Stop()
+		pack := filepath.Join(s.State, "store", "packs", "00000001.pack")
+		f, err := os.OpenFile(pack, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() //nolint:errcheck // nothing to lose
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("0123456789abcdef"), info.Size()-info.Size()/4); err != nil {
+			t.Fatal(err)
+		}
+		s.start(t)
+		if r := s.Run("verify"); r.Code == 0 || !strings.Contains(r.Stdout+r.Stderr, "-big") {
+			t.Fatalf("verify exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+		}
+	}
+	first := build()
+	if first.Code != 0 {
+		t.Fatal(first.Stderr)
+	}
+	damage()
+	if r := build("--repair"); r.Code != 0 || r.Stdout != first.Stdout {
+		t.Errorf("nix-build --repair exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if r := s.Run("verify"); strings.Contains(r.Stdout+r.Stderr, "-big") {
+		t.Errorf("verify after the repair exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if r := build("--repair"); r.Code != 0 || strings.Contains(r.Stderr, "building") {
+		t.Errorf("nix-build --repair of what is whole exited with %d: %s", r.Code, r.Stderr)
+	}
+}
