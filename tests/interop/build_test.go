@@ -20,6 +20,9 @@ type outcome struct {
 	code  int
 }
 
+// hostPrograms lets a sandbox see a shell and its tools.
+const hostPrograms = "/bin /usr/bin /usr/lib /usr/lib64? /lib /lib64 /etc/ld.so.cache? /etc/alternatives?"
+
 // buildAll builds each of testdata/builds.nix, and returns what became of it.
 func buildAll(t *testing.T, l *local) map[string]outcome {
 	t.Helper()
@@ -31,7 +34,7 @@ func buildAll(t *testing.T, l *local) map[string]outcome {
 	write(t, expression, read(t, filepath.Join("testdata", "builds.nix")), 0o644)
 	common := []string{
 		"--option", "experimental-features", "nix-command ca-derivations", "--option", "sandbox", "true",
-		"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /usr/lib64? /lib /lib64 /etc/ld.so.cache? /etc/alternatives?", "--option", "max-jobs", "2",
+		"--option", "sandbox-paths", hostPrograms, "--option", "max-jobs", "2",
 	}
 	names := strings.Fields(output(t, l, "nix-instantiate", append(common, "--eval", "-E",
 		"builtins.concatStringsSep \" \" (builtins.attrNames (import "+expression+"))")...))
