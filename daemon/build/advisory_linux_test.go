@@ -66,10 +66,10 @@ var attacks = map[string]func(args []string) error{
 		if err != nil {
 			return err
 		}
-		_, _ = fmt.Println("listening")
+		_, _ = fmt.Fprintln(os.Stdout, "listening")
 		go func() {
 			if _, err := l.Accept(); err == nil {
-				_, _ = fmt.Println("reached")
+				_, _ = fmt.Fprintln(os.Stdout, "reached")
 			}
 		}()
 		tick := time.NewTicker(10 * time.Millisecond)
@@ -85,7 +85,7 @@ var attacks = map[string]func(args []string) error{
 		if err == nil {
 			err = unix.Connect(s, &unix.SockaddrUnix{Name: "@" + args[0]})
 		}
-		_, _ = fmt.Println("connect:", err)
+		_, _ = fmt.Fprintln(os.Stdout, "connect:", err)
 		return nil
 	},
 	// bits FILE: tries to give a file what it must not have.
@@ -113,12 +113,13 @@ var attacks = map[string]func(args []string) error{
 	},
 }
 
-// attack does what builders start attacker for.
-func attack(args []string) {
+// attack does what builders start attacker for, and returns its exit code.
+func attack(args []string) int {
 	if err := attacks[args[0]](args[1:]); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, args[0]+":", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 // shared is a folder of the host in which builders can write.
@@ -392,7 +393,7 @@ func TestCVE202639860LinksSwappedIn(t *testing.T) {
 		l := s.accept(t)
 		l.goOn(t)
 		stop := until(func() {
-			for _, name := range strings.Fields("a b c d e f g h") {
+			for name := range strings.FieldsSeq("a b c d e f g h") {
 				_ = unix.Renameat2(l.fds[1], name, l.fds[1], name+"-link", unix.RENAME_EXCHANGE)
 			}
 		})

@@ -92,7 +92,7 @@ func (s *served) idle(t *testing.T) {
 }
 
 // peak is the most memory that the daemon has had resident.
-func (s *served) peak(t *testing.T) (bytes int64) {
+func (s *served) peak(t *testing.T) int64 {
 	t.Helper()
 	match := regexp.MustCompile(`VmHWM:\s*(\d+) kB`).FindStringSubmatch(read(t, fmt.Sprintf("/proc/%d/status", s.PID())))
 	if match == nil {

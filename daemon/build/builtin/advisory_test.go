@@ -4,7 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
-	"io/fs"
+	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -61,7 +61,7 @@ func regular(t *testing.T, dir, outside string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = filepath.WalkDir(dir, func(name string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(name string, entry iofs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -69,12 +69,12 @@ func regular(t *testing.T, dir, outside string) {
 		if err != nil {
 			return err
 		}
-		if info.Mode()&^(fs.ModePerm|fs.ModeDir|fs.ModeSymlink) != 0 || os.SameFile(info, secret) {
+		if info.Mode()&^(iofs.ModePerm|iofs.ModeDir|iofs.ModeSymlink) != 0 || os.SameFile(info, secret) {
 			t.Errorf("%s is %v", name, info.Mode())
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		t.Fatal(err)
 	}
 }
