@@ -22,6 +22,7 @@ import (
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/nixwire"
+	"github.com/narfs/narfs/tests/env"
 )
 
 func TestMain(m *testing.M) {
@@ -56,8 +57,11 @@ func newBench(t *testing.T) *bench {
 			t.Error(err)
 		}
 	})
-	empty := t.TempDir()
-	b, err := build.New(s, build.Options{Mount: func(context.Context) (string, error) { return empty, nil }, LogDir: filepath.Join(s.StateDir(), "log")})
+	empty, run := t.TempDir(), t.TempDir()
+	env.OpenTo(t, run)
+	b, err := build.New(s, build.Options{
+		Mount: func(context.Context) (string, error) { return empty, nil }, LogDir: filepath.Join(s.StateDir(), "log"), RunDir: run,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
