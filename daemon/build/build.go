@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -377,15 +378,21 @@ func (b *Builder) knownOutputs(ctx context.Context, d *drv.Derivation) (map[stri
 	return known, nil
 }
 
-// removeTree removes a folder of a builder's, who may have taken away the permissions on its parts.
+// removeTree removes a folder of a builder's, who may have taken away the permissions on its parts, and given somebody else the means to
+// put links into their places: none is followed out of the folder.
 func removeTree(dir string) error {
 	err := os.RemoveAll(dir)
 	if err == nil {
 		return nil
 	}
-	_ = filepath.WalkDir(dir, func(name string, entry os.DirEntry, _ error) error {
+	root, openErr := os.OpenRoot(dir)
+	if openErr != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // nothing to lose
+	_ = iofs.WalkDir(root.FS(), ".", func(name string, entry iofs.DirEntry, _ error) error {
 		if entry != nil && entry.IsDir() {
-			_ = os.Chmod(name, 0o700) //nolint:gosec // to be removed
+			_ = root.Chmod(name, 0o700) // to be removed
 		}
 		return nil
 	})

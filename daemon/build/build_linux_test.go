@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,15 +16,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/narfs/narfs/daemon/build"
+	"github.com/narfs/narfs/daemon/build/builtin"
 	"github.com/narfs/narfs/daemon/build/sandbox"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/nixwire"
+	"github.com/narfs/narfs/tests/env"
 )
 
 func TestMain(m *testing.M) {
 	sandbox.Main() // this test is what its sandboxes run
+	code, ran := builtin.Main(os.Args)
+	if filepath.Base(os.Args[0]) == filepath.Base(attacker) {
+		code, ran = attack(os.Args[1:]), true
+	}
+	if ran {
+		os.Exit(code) //nolint:forbidigo // this is main
+	}
 	m.Run()
 }
 
@@ -47,21 +57,30 @@ func newBench(t *testing.T) *bench {
 			t.Error(err)
 		}
 	})
-	empty := t.TempDir()
-	b, err := build.New(s, build.Options{Mount: func(context.Context) (string, error) { return empty, nil }, LogDir: filepath.Join(s.StateDir(), "log")})
+	empty, run := t.TempDir(), t.TempDir()
+	env.OpenTo(t, run)
+	b, err := build.New(s, build.Options{
+		Mount: func(context.Context) (string, error) { return empty, nil }, LogDir: filepath.Join(s.StateDir(), "log"), RunDir: run,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &bench{s, b}
 }
 
+// derivation is one that runs a script.
+func derivation(name, script string) *drv.Derivation {
+	return &drv.Derivation{BasicDerivation: drv.BasicDerivation{
+		Name: name, Outputs: map[string]drv.Output{"out": {Kind: drv.Floating, Method: nix.MethodNAR, Algo: nix.SHA256}},
+		Platform: "here", Builder: "/bin/sh", Args: []string{"-c", script},
+		Env: map[string]string{"name": name, "out": build.OutputPlaceholder("out"), "PATH": "/bin:/usr/bin"},
+	}, InputDrvs: map[nix.StorePath][]string{}}
+}
+
 // put adds a derivation that runs a script.
 func (k *bench) put(t *testing.T, name, script string, inputs ...nix.StorePath) nix.StorePath {
 	t.Helper()
-	d := &drv.Derivation{BasicDerivation: drv.BasicDerivation{
-		Name: name, Outputs: map[string]drv.Output{"out": {Kind: drv.Floating, Method: nix.MethodNAR, Algo: nix.SHA256}},
-		Platform: "here", Builder: "/bin/sh", Args: []string{"-c", script}, Env: map[string]string{"out": build.OutputPlaceholder("out"), "PATH": "/bin:/usr/bin"},
-	}, InputDrvs: map[nix.StorePath][]string{}}
+	d := derivation(name, script)
 	for _, in := range inputs {
 		d.InputDrvs[in] = []string{"out"}
 	}
@@ -91,14 +110,25 @@ type client struct {
 	once   sync.Once
 }
 
-func (k *bench) want(ctx context.Context, t *testing.T, c *client, p nix.StorePath) build.Result {
+// said returns the lines that he has heard.
+func (c *client) said() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.lines)
+}
+
+func (k *bench) want(ctx context.Context, t *testing.T, c *client, p nix.StorePath, changes ...func(*build.Settings)) build.Result {
 	t.Helper()
 	c.heard = make(chan struct{})
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	pins := k.s.Pin("test")
 	defer pins.Release()
 	o := build.Settings{
 		MaxJobs: 4, Cores: 1, Sandboxed: true, System: "here", LogLines: 5, Pins: pins, ImpureEnv: os.Getenv,
-		SandboxPaths: []string{"/bin", "/usr/bin", "/lib?", "/lib64?", "/usr/lib", "/usr/lib64?"},
+		SandboxPaths: []string{"/bin", "/usr/bin", "/lib?", "/lib64?", "/usr/lib", "/usr/lib64?", attacker + "=" + self},
 		Hear: func(e build.Event) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -111,6 +141,9 @@ func (k *bench) want(ctx context.Context, t *testing.T, c *client, p nix.StorePa
 				c.others = append(c.others, e)
 			}
 		},
+	}
+	for _, change := range changes {
+		change(&o)
 	}
 	return k.b.Build(ctx, []build.Wanted{{Path: p}}, build.Normal, o)[0]
 }
@@ -180,12 +213,15 @@ func TestLeave(t *testing.T) {
 	})
 }
 
+// patience is for what should take a moment.
+const patience = 30 * time.Second
+
 func wait(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for begun := time.Now(); !done(); <-tick.C {
-		if time.Since(begun) > 30*time.Second {
+		if time.Since(begun) > patience {
 			t.Fatalf("waiting in vain until %s", what)
 		}
 	}

@@ -162,6 +162,7 @@ func (b *bench) measure(ctx context.Context) {
 		{"import", b.measureImport},
 		{"copy", b.measureCopy},
 		{"daemon", b.measureDaemon},
+		{"build", b.measureBuild},
 		{"rebuild", b.measureRebuild},
 		{"export", b.measureExport},
 		{"metadata", b.measureMetadata},

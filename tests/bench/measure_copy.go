@@ -177,7 +177,7 @@ func (b *bench) newNear() (*near, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings := "build-users-group =\nsubstituters =\nrequire-sigs = false\nexperimental-features = nix-command\n"
+	settings := "build-users-group =\nsubstituters =\nrequire-sigs = false\nexperimental-features = nix-command\n" + forBuilds
 	return &near{dir, filepath.Join(dir, "root")}, os.WriteFile(filepath.Join(dir, "nix.conf"), []byte(settings), 0o644)
 }
 

@@ -39,14 +39,20 @@ type daemonOf struct {
 }
 
 // startDaemon starts the daemon of a system. The program that answers is the one that is started: what starts it for the newer Nix
-// executes it in the end.
-func (b *bench) startDaemon(ctx context.Context, system string) (*daemonOf, error) {
+// executes it in the end. Narfs can mount its store.
+func (b *bench) startDaemon(ctx context.Context, system string, mount bool) (*daemonOf, error) {
 	n, err := b.newNear()
 	if err != nil {
 		return nil, err
 	}
 	d := &daemonOf{near: n, system: system, socket: filepath.Join(n.dir, "socket")}
 	args := []string{b.narfs, "--state", n.root, "daemon", "--compress-after=0", "--listen", d.socket}
+	if mount {
+		if err := os.Mkdir(d.mountDir(), 0o755); err != nil {
+			return nil, err
+		}
+		args = append(args, "--mount", d.mountDir())
+	}
 	switch system {
 	case nix:
 		args = []string{"nix-daemon"}
@@ -56,7 +62,9 @@ func (b *bench) startDaemon(ctx context.Context, system string) (*daemonOf, erro
 			return nil, err
 		}
 		inside := filepath.Join(root, n.dir)
-		const enter = `mkdir -p "$2" && mount --bind "$1" "$2" && mount -t proc none "$3/proc" && exec chroot "$3" nix-daemon`
+		// In a chroot it could not sandbox builders.
+		const enter = `mount --rbind "$3" "$3" && mkdir -p "$2" && mount --bind "$1" "$2" && mount -t proc none "$3/proc" &&
+			mount --rbind /dev "$3/dev" && cd "$3" && pivot_root . . && umount -l . && cd / && exec nix-daemon`
 		args = []string{"unshare", "--mount", "--propagation", "private", "sh", "-c", enter, "sh", n.dir, inside, root}
 	}
 	d.cmd = exec.CommandContext(context.WithoutCancel(ctx), args[0], args[1:]...)
@@ -170,41 +178,49 @@ func (b *bench) measureDaemon(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return b.eachDaemon(ctx, "daemon", func(system string) error { return b.daemonOnce(ctx, system, size, many) })
+}
+
+// eachDaemon gives the daemon of each system of a group its turns.
+func (b *bench) eachDaemon(ctx context.Context, group string, once func(system string) error) error {
 	for range b.rounds {
 		for _, system := range farSystems() {
-			if system != narfs && !b.plan.against("daemon", system) {
+			if system != narfs && !b.plan.against(group, system) {
 				continue
 			}
-			if err := b.daemonOnce(ctx, system, size, many); err != nil {
-				b.failed(ctx, "daemon of "+system, err)
+			if err := once(system); err != nil {
+				b.failed(ctx, group+" of "+system, err)
 			}
 		}
 	}
 	return nil
 }
 
+// takeOf measures work of a daemon, with its memory.
+func (b *bench) takeOf(ctx context.Context, d *daemonOf, series string, work func() error) error {
+	if err := flush(b.dir); err != nil {
+		return err
+	}
+	stop, cpu, begun := d.watch(), d.cpu(), time.Now()
+	err := work()
+	s := sample{Wall: time.Since(begun).Seconds()}
+	peak := stop()
+	d.settle()
+	s.Server = d.cpu() - cpu
+	b.record(ctx, series, d.system, s, err)
+	if err == nil {
+		b.results.add(series+"-pss", d.system, sample{Bytes: peak})
+	}
+	return err
+}
+
 // daemonOnce asks all of one daemon.
 func (b *bench) daemonOnce(ctx context.Context, system string, size daemonSize, many *closure.Closure) error {
-	d, err := b.startDaemon(ctx, system)
+	d, err := b.startDaemon(ctx, system, false)
 	if err != nil {
 		return err
 	}
-	take := func(series string, work func() error) error {
-		if err := flush(b.dir); err != nil {
-			return err
-		}
-		stop, cpu, begun := d.watch(), d.cpu(), time.Now()
-		err := work()
-		s := sample{Wall: time.Since(begun).Seconds()}
-		peak := stop()
-		d.settle()
-		s.Server = d.cpu() - cpu
-		b.record(ctx, "daemon-"+series, system, s, err)
-		if err == nil {
-			b.results.add("daemon-"+series+"-pss", system, sample{Bytes: peak})
-		}
-		return err
-	}
+	take := func(series string, work func() error) error { return b.takeOf(ctx, d, "daemon-"+series, work) }
 	if err := take("copy", d.with(ctx, func(c *worker.Client) error { return c.Copy(many) })); err != nil {
 		return err
 	}
@@ -232,8 +248,7 @@ func (b *bench) daemonOnce(ctx context.Context, system string, size daemonSize, 
 	if err := os.WriteFile(expression, []byte(text), 0o644); err != nil {
 		return err
 	}
-	client := d.command("nix-instantiate", expression)
-	client.env = append(client.env, "NIX_REMOTE=unix://"+d.socket)
+	client := d.client("nix-instantiate", expression)
 	if err := take("instantiate", func() error { _, err := client.run(ctx, b.limit); return err }); err != nil {
 		return err
 	}

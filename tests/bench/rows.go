@@ -99,25 +99,32 @@ func rows() []row {
 		row{"copy", "copy-query", "CPU time for asking about 20,000 paths", "", inSeconds, atMost(0.05)},
 		row{"copy", "copy-query", "", nix, inSeconds, aim{}}, row{"copy", "copy-query", "", nixNew, inSeconds, aim{}})
 	for _, c := range []struct {
-		name, what string
-		aim        float64
+		group, name, what string
+		aim               float64
 	}{
-		{"info", "path-info of 10,000 paths", 3},
-		{"add", "add 5,000 small files", 3},
-		{"add-64", "the same by 64 clients at once", 3},
-		{"copy", "copy 2,000 paths", 3},
-		{"drvs", "add 300 derivations", 3},
-		{"instantiate", "nix-instantiate of 300 derivations", 1},
+		{"daemon", "info", "path-info of 10,000 paths", 3},
+		{"daemon", "add", "add 5,000 small files", 3},
+		{"daemon", "add-64", "the same by 64 clients at once", 3},
+		{"daemon", "copy", "copy 2,000 paths", 3},
+		{"daemon", "drvs", "add 300 derivations", 3},
+		{"daemon", "instantiate", "nix-instantiate of 300 derivations", 1},
+		{"build", "many", "build 200 derivations, in a sandbox", 1},
+		{"build", "chain", "build a chain of 200", 1},
+		{"build", "inputs", "build one with 5,000 inputs", 1},
 	} {
-		series := "daemon-" + c.name
+		series := c.group + "-" + c.name
+		memoryAim := atMost(1)
+		if c.group == "build" {
+			memoryAim = aim{}
+		}
 		for i, theirs := range []string{nix, nixNew} {
 			what, memory := c.what, c.what+", memory of the server"
 			if i > 0 {
 				what, memory = "", ""
 			}
 			list = append(list,
-				row{"daemon", series, what, theirs, inSeconds, atLeast(c.aim)},
-				row{"daemon", series + "-pss", memory, theirs, inBytes, atMost(1)})
+				row{c.group, series, what, theirs, inSeconds, atLeast(c.aim)},
+				row{c.group, series + "-pss", memory, theirs, inBytes, memoryAim})
 		}
 	}
 	add := func(group, name, what string, aims ...row) {

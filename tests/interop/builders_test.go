@@ -30,7 +30,7 @@ func (l *local) script(name, script string, options ...string) *exec.Cmd {
 		name, script)
 	return l.Command("nix-build", append([]string{
 		"--no-out-link", "-E", expression,
-		"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?",
+		"--option", "sandbox-paths", hostPrograms,
 	}, options...)...)
 }
 
@@ -46,7 +46,7 @@ func TestBuildUsers(t *testing.T) {
 				in derivation { name = "both-%s"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = ["-c" "cat ${one "a"} ${one "b"} > $out"]; }`,
 				sandbox, sandbox)
 			out := strings.TrimSpace(env.Must(t, l.Command("nix-build", "--no-out-link", "-j2", "--option", "sandbox", sandbox, "-E", expression,
-				"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?")))
+				"--option", "sandbox-paths", hostPrograms)))
 			var a, b int
 			if _, err := fmt.Sscan(env.Must(t, l.Command("nix", "--extra-experimental-features", "nix-command", "store", "cat", out)), &a, &b); err != nil {
 				t.Fatal(err)
@@ -124,7 +124,7 @@ func TestBuildSigned(t *testing.T) {
 	common := []string{"--extra-experimental-features", "nix-command ca-derivations"}
 	for _, kind := range []string{"input", "fixed", "floating", "self"} {
 		out := strings.TrimSpace(env.Must(t, l.Command("nix-build", append(common, "--no-out-link", "-E", expression, "--argstr", "kind", kind,
-			"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?")...)))
+			"--option", "sandbox-paths", hostPrograms)...)))
 		if sigs := env.Must(t, l.Command("nix", append(common, "path-info", "--sigs", out)...)); !strings.Contains(sigs, " here-1:") {
 			t.Errorf("%s: path-info --sigs prints %q", kind, sigs)
 		}
@@ -141,8 +141,10 @@ func TestBuildRepair(t *testing.T) {
 		in make "top" "ls -1d ${big} > $out"`
 	build := func(more ...string) env.Result {
 		t.Helper()
-		return env.Run(t, l.Command("nix-build", append([]string{"--no-out-link", "-E", expression,
-			"--option", "sandbox-paths", "/bin /usr/bin /usr/lib /lib /lib64 /etc/alternatives?"}, more...)...))
+		return env.Run(t, l.Command("nix-build", append([]string{
+			"--no-out-link", "-E", expression,
+			"--option", "sandbox-paths", hostPrograms,
+		}, more...)...))
 	}
 	damage := func() {
 		t.Helper()

@@ -122,7 +122,7 @@ type local struct {
 func (l *local) Command(name string, args ...string) *exec.Cmd {
 	cmd := l.Nix.Command(name, args...)
 	if l.client.suite != "" {
-		cmd.Env = append(cmd.Env, fmt.Sprintf("GET_OUT=nsenter --target %d --mount --root --wd=/", os.Getpid()))
+		cmd.Env = append(cmd.Env, fmt.Sprintf("GET_OUT=nsenter --target %d --mount --root --wdns=/", os.Getpid()))
 	}
 	cmd.Env = append(cmd.Env, l.variables...)
 	cmd.Env = append(cmd.Env, "NARFS_STATE_DIR="+l.host.State, "PATH="+filepath.Join(l.client.dir, "ssh")+":"+os.Getenv("PATH"))

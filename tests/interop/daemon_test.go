@@ -22,8 +22,8 @@ type served struct {
 	dir, mnt, log string
 }
 
-// serveStore starts a daemon that mounts its store for all users.
-func serveStore(tb testing.TB) *served {
+// serveStore starts a daemon that mounts its store for all users, with the lines of a configuration file.
+func serveStore(tb testing.TB, settings ...string) *served {
 	tb.Helper()
 	env.Require(tb, env.Fuse())
 	s := &served{Store: env.NewStore(tb), dir: env.Dir(tb)}
@@ -31,16 +31,22 @@ func serveStore(tb testing.TB) *served {
 	if err := os.Mkdir(s.mnt, 0o755); err != nil {
 		tb.Fatal(err)
 	}
+	if err := os.WriteFile(s.conf(), []byte(strings.Join(settings, "\n")+"\n"), 0o644); err != nil {
+		tb.Fatal(err)
+	}
 	tb.Cleanup(func() { env.UnmountBelow(tb, s.mnt) })
 	s.start(tb, "--allow-other", "--mount", s.mnt)
 	return s
 }
 
+// conf is the daemon's configuration file.
+func (s *served) conf() string { return filepath.Join(s.dir, "narfs.conf") }
+
 // start starts the daemon.
 func (s *served) start(tb testing.TB, args ...string) {
 	tb.Helper()
 	cmd := s.Command(append([]string{"daemon", "--ready"}, args...)...)
-	cmd.Env = append(cmd.Env, "NIX_CONF_DIR=/nonexistent", "NARFS_CONF=/nonexistent", "NIX_LOG_DIR="+s.log)
+	cmd.Env = append(cmd.Env, "NIX_CONF_DIR=/nonexistent", "NARFS_CONF="+s.conf(), "NIX_LOG_DIR="+s.log)
 	cmd.Cancel = func() error { return nil }
 	s.Process = env.Start(tb, cmd)
 	env.Eventually(tb, "the daemon is ready", func() (bool, error) {

@@ -104,7 +104,7 @@ func TestElsewhere(t *testing.T) {
 				b := newBuilder(t, isNarfs, "")
 				s, l := far(t, c)
 				got := buildAll(t, l, "--max-jobs", "0", "--builders", b.line(scheme, 2, "ca-derivations"))
-				compareBuilds(t, want, got, map[string]string{
+				compareBuilds(t, c.version, want, got, map[string]string{
 					"otherSystem": "Failed to find a machine for remote build!", "feature": "it lacks the features no-such-feature",
 				})
 				if b.logins() == 0 {

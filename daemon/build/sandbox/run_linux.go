@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -246,11 +247,17 @@ func openOutputs(path string) (o outputs, err error) {
 	return o, nil
 }
 
-// tidy gives the folder its mode back, and takes away what the child made there to show inputs at.
+// tidy gives the folder its mode back, and takes away what was made there to show inputs at, or in place of those that the builder has
+// removed.
 func (o outputs) tidy(inputs []string) {
 	_ = o.f.Chmod(o.mode)
+	there, _ := o.f.Readdirnames(-1)
+	slices.Sort(inputs)
 	fd := int(o.f.Fd())
-	for _, name := range inputs {
+	for _, name := range there {
+		if _, isInput := slices.BinarySearch(inputs, name); !isInput {
+			continue
+		}
 		if err := unix.Unlinkat(fd, name, unix.AT_REMOVEDIR); errors.Is(err, unix.ENOTDIR) {
 			_ = unix.Unlinkat(fd, name, 0)
 		}
