@@ -252,7 +252,7 @@ func openOutputs(path string) (o outputs, err error) {
 func (o outputs) tidy(inputs []string) {
 	_ = o.f.Chmod(o.mode)
 	there, _ := o.f.Readdirnames(-1)
-	slices.Sort(inputs)
+	inputs = slices.Sorted(slices.Values(inputs))
 	fd := int(o.f.Fd())
 	for _, name := range there {
 		if _, isInput := slices.BinarySearch(inputs, name); !isInput {
