@@ -23,7 +23,8 @@ import (
 )
 
 type buildOptions struct {
-	check, dryRun, json   bool
+	check, repair         bool
+	dryRun, json          bool
 	keepGoing, keepFailed bool
 	logs                  bool
 	jobs                  string
@@ -57,6 +58,9 @@ func newBuild(p *process) *cobra.Command {
 			if o.link != "" && (o.dryRun || o.check) {
 				return usagef("--out-link is for what is built, and not for --dry-run or --check")
 			}
+			if o.check && o.repair {
+				return usagef("--check and --repair exclude each other")
+			}
 			if p.keeper == nil {
 				return p.doElsewhere(cmd.Context(), false)
 			}
@@ -67,6 +71,7 @@ func newBuild(p *process) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&o.check, "check", false, "build again what is valid, and compare")
+	flags.BoolVar(&o.repair, "repair", false, "read all that is asked for and what it refers to, and build again what is damaged")
 	flags.BoolVarP(&o.keepGoing, "keep-going", "k", false, "build what else can be built when something has failed")
 	flags.BoolVarP(&o.keepFailed, "keep-failed", "K", false, "keep the build directories of what has failed")
 	flags.StringVarP(&o.jobs, "max-jobs", "j", "", "run so many builders at a time, `N` or auto")
@@ -194,7 +199,7 @@ func (p *process) build(ctx context.Context, s *store.Store, args []string, o bu
 	var wanted []build.Wanted
 	var paths []workerproto.DerivedPath
 	for _, arg := range args {
-		one, err := p.buildArg(s, arg, o.check)
+		one, err := p.buildArg(s, arg, o.check || o.repair)
 		if err != nil {
 			return err
 		}
@@ -222,6 +227,12 @@ func (p *process) build(ctx context.Context, s *store.Store, args []string, o bu
 				total++
 			}
 		}
+	}
+	if o.repair {
+		if err := p.access.May(acl.Repair); err != nil {
+			return err
+		}
+		mode = build.Repair
 	}
 	watch := p.watchBuilds(s.Dir(), total, o.logs)
 	results, err := p.session.Build(ctx, wanted, mode, change, watch.hear)

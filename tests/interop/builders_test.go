@@ -178,6 +178,13 @@ func TestBuildRepair(t *testing.T) {
 	if r := s.Run("verify"); strings.Contains(r.Stdout+r.Stderr, "-big") {
 		t.Errorf("verify after the repair exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
+	damage()
+	if got := s.Must("build", "--option", "sandbox-paths="+hostPrograms, "--repair", strings.TrimSpace(first.Stdout)); got+"\n" != first.Stdout {
+		t.Errorf("narfs build --repair prints %q", got)
+	}
+	if r := s.Run("verify"); strings.Contains(r.Stdout+r.Stderr, "-big") {
+		t.Errorf("verify after the second repair exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	if r := build("--repair"); r.Code != 0 || strings.Contains(r.Stderr, "building") {
 		t.Errorf("nix-build --repair of what is whole exited with %d: %s", r.Code, r.Stderr)
 	}
