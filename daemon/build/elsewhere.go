@@ -92,11 +92,14 @@ func (g *goal) elsewhere(ctx context.Context, m *Machine, start, closure []nix.S
 	}
 	keep = true
 	if r.Status > nixwire.AlreadyValid && r.Status != nixwire.ResolvesToAlreadyValid {
-		text := fmt.Sprintf("build of '%s' on '%s' failed: %s", g.b.print(g.path), m.Store, r.ErrorMsg)
-		if g.o.KeepFailed {
-			text += "\nnote: The failed build directory was kept on the remote builder due to `--keep-failed`."
+		why, note := errors.New(r.ErrorMsg), ""
+		if rest, ok := strings.CutPrefix(r.ErrorMsg, errWrongHash.Error()); ok { // which no status tells
+			why = fmt.Errorf("%w%s", errWrongHash, rest)
 		}
-		return nil, &statusError{r.Status, errors.New(text)}
+		if g.o.KeepFailed {
+			note = "\nnote: The failed build directory was kept on the remote builder due to `--keep-failed`."
+		}
+		return nil, fail(r.Status, "build of '%s' on '%s' failed: %w%s", g.b.print(g.path), m.Store, why, note)
 	}
 	outputs, err = g.fetch(ctx, s, r, closure)
 	keep = err == nil

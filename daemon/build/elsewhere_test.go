@@ -383,3 +383,19 @@ func TestElsewhereBusy(t *testing.T) {
 		t.Errorf("%d at a time; want 2", most.Load())
 	}
 }
+
+// That a fixed output has another hash is told apart, wherever it was found out; that a builder has spoken of such a thing is not.
+func TestElsewhereWrongHash(t *testing.T) {
+	t.Parallel()
+	for text, wrong := range map[string]bool{"hash mismatch in fixed-output derivation 'x'": true, "builder failed; last line: > hash mismatch in it": false} {
+		m := &machine{build: func(nix.StorePath, *drv.BasicDerivation) (nixwire.BuildResult, error) {
+			return nixwire.BuildResult{Status: nixwire.OutputRejected, ErrorMsg: text}, nil
+		}}
+		s, want := elsewhere(t, "m - - 1 1 ca-derivations", map[string]*machine{"m": m})
+		p, _ := add(t, s, "some", drv.Output{Kind: drv.Floating, Method: nix.MethodNAR, Algo: nix.SHA256}, map[string]string{})
+		r, _ := want(t.Context(), p, 0)
+		if r.Status != nixwire.OutputRejected || r.WrongHash != wrong || !strings.HasSuffix(r.Err, "on 'ssh://m' failed: "+text) {
+			t.Errorf("result %v, %v: %s; want %v", r.Status, r.WrongHash, r.Err, wrong)
+		}
+	}
+}
