@@ -142,6 +142,8 @@ func TestBuilders(t *testing.T) {
 		{options: []string{"auto-allocate-uids=true", "start-id=4294967295"}, err: "are no users that could be allocated"},
 		{options: []string{"auto-allocate-uids=true", "id-count=0"}, err: "are no users that could be allocated"},
 		{options: []string{"auto-allocate-uids=false", "build-users-group="}},
+		{options: []string{"build-users-group="}},
+		{options: []string{"build-users-group=nixbld"}, want: acl.Builders{GID: 30000, UIDs: []uint32{1003, 1001}}},
 		{options: []string{"auto-allocate-uids=false"}, want: acl.Builders{GID: 30000, UIDs: []uint32{1003, 1001}}},
 		{options: []string{"auto-allocate-uids=false", "build-users-group=nixbld"}, want: acl.Builders{GID: 30000, UIDs: []uint32{1003, 1001}}},
 		{options: []string{"auto-allocate-uids=false", "build-users-group=empty"}, err: "the build users group 'empty' has no members"},

@@ -68,7 +68,7 @@ func (s *Settings) Builders() (Builders, error) {
 	switch {
 	case os.Geteuid() != 0:
 		return Builders{}, nil
-	case s.AutoAllocateUIDs:
+	case s.allocating():
 		if s.StartID < lowestID || s.IDCount == 0 || s.StartID+s.IDCount < s.StartID {
 			return Builders{}, fmt.Errorf("start-id = %d and id-count = %d are no users that could be allocated: they begin at %d", s.StartID, s.IDCount, lowestID)
 		}
@@ -89,7 +89,14 @@ func (s *Settings) Builders() (Builders, error) {
 	return Builders{UIDs: uids, GID: gid}, err
 }
 
+// allocating reports whether auto-allocate-uids counts: it does not if only build-users-group was set by somebody, who wants that group, or
+// none.
+func (s *Settings) allocating() bool {
+	only := s.values["build-users-group"].Origin != originDefault && s.values["auto-allocate-uids"].Origin == originDefault
+	return s.AutoAllocateUIDs && !only && os.Geteuid() == 0
+}
+
 // allocates reports whether builders may run as a user by auto-allocate-uids.
 func (s *Settings) allocates(uid uint32) bool {
-	return s.AutoAllocateUIDs && os.Geteuid() == 0 && uid >= s.StartID && uint64(uid) < uint64(s.StartID)+uint64(s.IDCount)
+	return s.allocating() && uid >= s.StartID && uint64(uid) < uint64(s.StartID)+uint64(s.IDCount)
 }
