@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -214,6 +215,9 @@ func mustHash(algo nix.Algo, sum hash.Hash) nix.Hash {
 // pipeSize is the piece in which a NAR that is made here goes to the content store.
 const pipeSize = 256 << 10
 
+// inMemory is up to which size a NAR that is made here is made whole first: that costs less than a goroutine that makes it meanwhile.
+const inMemory = 64 << 10
+
 // ingest stages one NAR, within the limits of this store, and of at most so many bytes if size is not 0.
 func (s *Store) ingest(ctx context.Context, r io.Reader, opts cas.IngestOptions, size int64) (*cas.Staged, error) {
 	opts.Limits = s.opts.Limits
@@ -258,17 +262,27 @@ var (
 // ingestFile stages the NAR of a file with these bytes, whose number is known, and hashes them.
 func (s *Store) ingestFile(ctx context.Context, r io.Reader, size int64, executable bool, opts AddOptions) (*cas.Staged, nix.Hash, error) {
 	sum := opts.Algo.New()
-	st, err := s.ingestFrom(ctx, opts.staging(nil), func(w io.Writer) error {
+	write := func(w io.Writer) error {
 		nw := nar.NewWriter(w)
 		err := nw.WriteHeader(nar.Header{Depth: 1, Type: nar.TypeRegular, Executable: executable, Size: size})
 		if err == nil {
-			_, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(nw, sum)}, io.LimitReader(r, size), make([]byte, pipeSize))
+			_, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(nw, sum)}, io.LimitReader(r, size), make([]byte, max(1, min(size, pipeSize))))
 		}
 		if err != nil {
 			return err
 		}
 		return nw.Close()
-	})
+	}
+	var st *cas.Staged
+	var err error
+	if size <= inMemory {
+		var whole bytes.Buffer
+		if err = write(&whole); err == nil {
+			st, err = s.ingest(ctx, &whole, opts.staging(nil), 0)
+		}
+	} else {
+		st, err = s.ingestFrom(ctx, opts.staging(nil), write)
+	}
 	if err != nil {
 		return nil, nix.Hash{}, err
 	}
