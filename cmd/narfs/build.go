@@ -358,6 +358,8 @@ type builtJSON struct {
 	TimesBuilt uint64            `json:"timesBuilt,omitempty"`
 	StartTime  int64             `json:"startTime,omitempty"` // seconds since 1970 began
 	StopTime   int64             `json:"stopTime,omitempty"`
+	CPUUser    *int64            `json:"cpuUser,omitempty"` // microseconds, with use-cgroups
+	CPUSystem  *int64            `json:"cpuSystem,omitempty"`
 }
 
 func (o buildArg) json(dir nix.StoreDir) builtJSON {
@@ -368,6 +370,10 @@ func (o buildArg) json(dir nix.StoreDir) builtJSON {
 	b := builtJSON{DrvPath: dir.Path(o.path), Success: r.OK(), Status: r.Status.String(), ErrorMsg: forNarfs(r.Err), TimesBuilt: r.Times}
 	if !r.Start.IsZero() {
 		b.StartTime, b.StopTime = r.Start.Unix(), r.Stop.Unix()
+	}
+	if r.CPU != nil {
+		user, system := r.CPU.User.Microseconds(), r.CPU.System.Microseconds()
+		b.CPUUser, b.CPUSystem = &user, &system
 	}
 	if len(r.Outputs) > 0 {
 		b.Outputs = map[string]string{}

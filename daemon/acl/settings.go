@@ -51,6 +51,7 @@ type Settings struct {
 	System           string
 	SystemFeatures   []string
 	Timeout          time.Duration // 0: no limit
+	UseCgroups       bool          // each builder has a control group of its own
 
 	// TrustedKeys are those whose signatures count: TrustedPublicKeys, and the public halves of the keys in SecretKeyFiles, as
 	// far as they are there and ours to read. So it is in Nix: a host takes back what it has signed.
@@ -106,6 +107,7 @@ func settings() []setting {
 		{"auto-allocate-uids", "", strconv.FormatBool(canAllocate()), false, func(s *Settings, v string) (err error) { s.AutoAllocateUIDs, err = parseBool(v); return err }},
 		{"start-id", "", strconv.Itoa(startID), false, func(s *Settings, v string) (err error) { s.StartID, err = parseID(v); return err }},
 		{"id-count", "", strconv.Itoa(idCount), false, func(s *Settings, v string) (err error) { s.IDCount, err = parseID(v); return err }},
+		{"use-cgroups", "", "false", false, func(s *Settings, v string) (err error) { s.UseCgroups, err = parseBool(v); return err }},
 		{"build-users-group", "", buildGroup(), false, func(s *Settings, v string) error { s.BuildUsersGroup = v; return nil }},
 		{"keep-derivations", "gc-keep-derivations", "true", false, func(s *Settings, v string) (err error) { s.KeepDerivations, err = parseBool(v); return err }},
 		{"keep-outputs", "gc-keep-outputs", "false", false, func(s *Settings, v string) (err error) { s.KeepOutputs, err = parseBool(v); return err }},
@@ -324,7 +326,7 @@ func Known(name string) bool {
 // forDaemon reports whether a setting is one of all sessions together.
 func forDaemon(name string) bool {
 	switch name {
-	case "allowed-users", "trusted-users", "build-users-group", "auto-allocate-uids", "start-id", "id-count", "max-sessions", "memory-budget", "shutdown-timeout":
+	case "allowed-users", "trusted-users", "build-users-group", "auto-allocate-uids", "start-id", "id-count", "use-cgroups", "max-sessions", "memory-budget", "shutdown-timeout":
 		return true
 	}
 	return false

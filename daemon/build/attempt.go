@@ -47,6 +47,7 @@ type attempt struct {
 	rewrite func(string) string      // placeholders
 	log     *buildLog
 	user    user // as whom the builder runs
+	cpu     *sandbox.CPUTime
 }
 
 func (g *goal) attempt(ctx context.Context, closure []nix.StorePath) Result {
@@ -67,6 +68,7 @@ func (g *goal) attempt(ctx context.Context, closure []nix.StorePath) Result {
 	outputs, err := a.run(ctx)
 	if err != nil {
 		r := resultOf(err)
+		r.CPU = a.cpu
 		if g.o.KeepFailed && a.scratch != "" && ctx.Err() == nil {
 			if dir, err := a.keep(); err != nil {
 				r.Err += fmt.Sprintf("\nnote: the build directory cannot be kept: %v", err)
@@ -76,7 +78,7 @@ func (g *goal) attempt(ctx context.Context, closure []nix.StorePath) Result {
 		}
 		return r
 	}
-	return Result{Status: nixwire.Built, Outputs: outputs}
+	return Result{Status: nixwire.Built, Outputs: outputs, CPU: a.cpu}
 }
 
 func (a *attempt) run(ctx context.Context) ([]Output, error) {
@@ -273,6 +275,10 @@ func (a *attempt) runBuilder(ctx context.Context) error {
 		Sandboxed: a.sandbox, StoreDir: string(g.b.store.Dir()), StoreMount: mount, Outputs: filepath.Join(a.scratch, "out"),
 		BuildDir: filepath.Join(a.scratch, "build"), BuildDirInside: a.inside, Binds: a.binds(),
 		Builder: program, Args: args, Env: env, Dir: a.inside, UID: a.user.uid, GID: a.user.gid, Network: a.network() || !a.sandbox, Log: a.log,
+	}
+	if g.o.Cgroups {
+		a.cpu = &sandbox.CPUTime{}
+		spec.Cgroup, spec.CPU = true, a.cpu
 	}
 	for _, p := range a.closure {
 		spec.Inputs = append(spec.Inputs, p.BaseName())

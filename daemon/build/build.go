@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/narfs/narfs/daemon/build/sandbox"
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/internal/nix"
 	"github.com/narfs/narfs/internal/nix/drv"
@@ -132,6 +133,7 @@ type Settings struct {
 	Sandboxed     bool                      // builders see their inputs only
 	Relaxed       bool                      // unless they ask for all, with __noChroot, or their output is fixed
 	Users         Users
+	Cgroups       bool     // each builder has a control group of its own
 	SandboxPaths  []string // TARGET, TARGET=SOURCE, with ? behind it if it may be missing
 	System        string
 	Platforms     []string // further ones that can be run here
@@ -180,7 +182,8 @@ type Result struct {
 	WrongHash   bool   // it failed because a fixed output has another hash
 	Times       uint64
 	Start, Stop time.Time
-	Outputs     []Output // those of the derivation that are valid, by name
+	CPU         *sandbox.CPUTime // nil if unknown
+	Outputs     []Output         // those of the derivation that are valid, by name
 }
 
 // OK reports whether what was wanted is there.

@@ -42,8 +42,9 @@ func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) 
 		MaxJobs:    settings.MaxJobs, Cores: cores, KeepGoing: settings.KeepGoing, KeepFailed: settings.KeepFailed,
 		Timeout: settings.Timeout, MaxSilent: settings.MaxSilentTime, MaxLog: settings.MaxBuildLogSize,
 		Sandboxed: settings.Sandbox == "true", Relaxed: settings.Sandbox == "relaxed", SandboxPaths: settings.SandboxPaths,
-		Users:  build.Users{IDs: users.UIDs, GID: users.GID, First: users.First, Count: users.Count},
-		System: settings.System, Platforms: settings.ExtraPlatforms, Features: settings.SystemFeatures,
+		Users:   build.Users{IDs: users.UIDs, GID: users.GID, First: users.First, Count: users.Count},
+		Cgroups: settings.UseCgroups,
+		System:  settings.System, Platforms: settings.ExtraPlatforms, Features: settings.SystemFeatures,
 		LogLines: settings.LogLines, NoLog: !settings.KeepBuildLog, ImpureEnv: os.Getenv, Holder: s.holder(), Pins: s.pins, Hear: hear,
 		Keys: keys, PostBuildHook: settings.PostBuildHook, Mirrors: strings.Join(settings.HashedMirrors, " "),
 	}, nil
@@ -52,6 +53,10 @@ func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) 
 // buildResult is a result as the protocols have it.
 func buildResult(r build.Result) (nixwire.BuildResult, error) {
 	out := nixwire.BuildResult{Status: r.Status, ErrorMsg: r.Err, TimesBuilt: r.Times, Start: seconds(r.Start), Stop: seconds(r.Stop)}
+	if r.CPU != nil {
+		user, system := r.CPU.User.Microseconds(), r.CPU.System.Microseconds()
+		out.CPUUser, out.CPUSystem = &user, &system
+	}
 	for _, o := range r.Outputs {
 		if o.Realisation.ID.IsZero() {
 			continue

@@ -48,7 +48,8 @@
 //
 // The kernel kills the keeper when the thread that started it ends, and with a namespace's first process all others, so
 // nothing runs on after a SIGKILL of the daemon. A builder can ask the kernel to let it outlive its parent; the keeper,
-// which it can neither see nor reach, is there because it does not. There is nothing that a control group could add.
+// which it can neither see nor reach, is there because it does not. A control group (Spec.Cgroup) adds to that only that it knows what time
+// all of them took; after a SIGKILL of the daemon it stays, empty, until the next one is made.
 // Mounts are in the builder's namespace and end with it. What such an end leaves in files: the contents of
 // Outputs, without an overlay with empty files and folders under the names of inputs; Outputs + ".work", which holds an empty folder that
 // nobody may read; BuildDir and TmpDir.

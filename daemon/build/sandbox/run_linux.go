@@ -60,8 +60,8 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 	fail := func(op string, err error) (Exit, error) {
 		return Exit{}, &SetupError{Op: op, Err: err, Hint: hint(err)}
 	}
-	logTo := s.Log
-	s.Log = nil
+	logTo, cpu := s.Log, s.CPU
+	s.Log, s.CPU = nil, nil
 	groups := mayDropGroups()
 	what, err := sealed(order{Spec: s, DropGroups: groups, Probe: probe})
 	if err != nil {
@@ -105,6 +105,19 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 	defer cancel(nil)
 	cmd := again(ctx, what, reportTo, slave)
 	cmd.SysProcAttr = keeperAttributes(s, groups)
+	if s.Cgroup {
+		group, err := newCgroup()
+		if err != nil {
+			_ = slave.Close()
+			return Exit{}, &SetupError{Op: "make a control group", Err: err, Hint: "use-cgroups wants control groups of version 2, delegated to the daemon"}
+		}
+		defer func() {
+			if used := group.end(); cpu != nil {
+				*cpu = used
+			}
+		}()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.f.Fd())
+	}
 	err = cmd.Start()
 	_ = slave.Close()
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Bind is a file or folder of the host that the builder sees.
@@ -53,10 +54,18 @@ type Spec struct {
 	KVM     bool   // a sandboxed builder sees /dev/kvm, if there is one
 	ShmSize string // of /dev/shm, in tmpfs's notation; "" means half of the memory
 
+	// Cgroup puts the builder into a control group of its own, below that of this process, which must be allowed to make one, and
+	// CPU gets the time that all its processes took. On Linux; elsewhere it means nothing.
+	Cgroup bool
+	CPU    *CPUTime
+
 	// Log takes what the builder writes to its standard output and error, as it comes, from one goroutine that Run waits
 	// for. An error from it ends the builder, and Run returns it. nil discards.
 	Log io.Writer
 }
+
+// CPUTime is time that processors have worked.
+type CPUTime struct{ User, System time.Duration }
 
 // Exit is how a builder ended.
 type Exit struct {

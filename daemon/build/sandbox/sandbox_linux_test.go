@@ -914,3 +914,26 @@ func BenchmarkRun(b *testing.B) {
 		}
 	}
 }
+
+// With a control group, the time of all processes is known, also of those that nobody has waited for; and nothing is left of it.
+func TestCgroup(t *testing.T) {
+	s := newSpec(t, true, `i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done & i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo`)
+	s.Cgroup, s.CPU = true, &sandbox.CPUTime{}
+	exit, err := sandbox.Run(t.Context(), s)
+	if setup, ok := errors.AsType[*sandbox.SetupError](err); ok && setup.Op == "make a control group" {
+		t.Skipf("needs control groups of version 2 that can be made here: %v", err)
+	}
+	if err != nil || exit != (sandbox.Exit{}) {
+		t.Fatalf("Run = %v, %v", exit, err)
+	}
+	if s.CPU.User < 50*time.Millisecond || s.CPU.User > time.Minute {
+		t.Errorf("it took %+v", *s.CPU)
+	}
+	own := fmt.Sprintf("narfs-build-%d-", os.Getpid())
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(name string, entry os.DirEntry, _ error) error {
+		if entry != nil && strings.HasPrefix(entry.Name(), own) {
+			t.Errorf("left: %s", name)
+		}
+		return nil
+	})
+}
