@@ -371,10 +371,7 @@ func (o buildArg) json(dir nix.StoreDir) builtJSON {
 	if !r.Start.IsZero() {
 		b.StartTime, b.StopTime = r.Start.Unix(), r.Stop.Unix()
 	}
-	if r.CPU != nil {
-		user, system := r.CPU.User.Microseconds(), r.CPU.System.Microseconds()
-		b.CPUUser, b.CPUSystem = &user, &system
-	}
+	b.CPUUser, b.CPUSystem = r.CPU.Microseconds()
 	if len(r.Outputs) > 0 {
 		b.Outputs = map[string]string{}
 	}

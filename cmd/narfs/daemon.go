@@ -42,8 +42,8 @@ func newDaemon(p *process) *cobra.Command {
 			"Called by the name nix-daemon, narfs does the same, with the state directory $NIX_STATE_DIR if that is set, and listens also at " +
 			"$NIX_DAEMON_SOCKET_PATH, or where Nix's clients look for their daemon, and keeps logs where they look for these. With --stdio it serves one client and asks the owner of the " +
 			"store to do the work, which it starts where there is none.\n\n" +
-			"Derivations are built on Linux, and on other machines that builders lists, with the settings of nix.conf that narfs config shows. There are no build users yet: builders run " +
-			"as the daemon's user, in user namespaces.",
+			"Derivations are built on Linux, and on other machines that builders lists, with the settings of nix.conf that narfs config shows. " +
+			"Root's builders run as users of their own, anybody else's as himself; all in user namespaces.",
 		Example: "  narfs daemon --mount /nix/store --allow-other",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.stdio {

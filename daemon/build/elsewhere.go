@@ -200,10 +200,20 @@ func builtPath(r nixwire.BuildResult, name string) (p nix.StorePath, err error) 
 	return p, errors.New("the machine does not say where it is: content-addressed derivations need Nix 2.4 or newer there")
 }
 
-// missing pins those of some paths that are valid and returns the others.
-func missing(pins *store.Pins, paths []nix.StorePath) ([]nix.StorePath, error) {
-	valid, err := pins.AddValid(paths)
-	return slices.DeleteFunc(slices.Clone(paths), func(p nix.StorePath) bool { return slices.Contains(valid, p) }), err
+// missing pins those of some paths that are valid and returns the others, in their order.
+func missing(pins *store.Pins, paths []nix.StorePath) (absent []nix.StorePath, err error) {
+	valid, err := pins.AddValid(paths) // in the same order
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range paths {
+		if len(valid) > 0 && valid[0] == p {
+			valid = valid[1:]
+		} else {
+			absent = append(absent, p)
+		}
+	}
+	return absent, nil
 }
 
 // accept looks at what a machine says of an output, whose contents and content address the import compares, and makes it what this store

@@ -332,16 +332,12 @@ func (g *goal) build(ctx context.Context, inputs []input) (r Result) {
 	for _, in := range inputs {
 		start = append(start, in.path)
 	}
-	valid, err := g.o.Pins.AddValid(start)
+	absent, err := missing(g.o.Pins, start)
 	if err != nil {
 		return failed(nixwire.MiscFailure, "%v", err)
 	}
-	if len(valid) < len(start) {
-		for _, p := range start {
-			if !slices.Contains(valid, p) {
-				return failed(nixwire.MiscFailure, "input '%s' of '%s' is not valid", g.b.print(p), g.b.print(g.path))
-			}
-		}
+	if len(absent) > 0 {
+		return failed(nixwire.MiscFailure, "input '%s' of '%s' is not valid", g.b.print(absent[0]), g.b.print(g.path))
 	}
 	closure, err := g.b.store.Closure(start...)
 	if err != nil {

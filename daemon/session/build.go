@@ -53,10 +53,7 @@ func (s *Session) buildSettings(settings *acl.Settings, hear func(build.Event)) 
 // buildResult is a result as the protocols have it.
 func buildResult(r build.Result) (nixwire.BuildResult, error) {
 	out := nixwire.BuildResult{Status: r.Status, ErrorMsg: r.Err, TimesBuilt: r.Times, Start: seconds(r.Start), Stop: seconds(r.Stop)}
-	if r.CPU != nil {
-		user, system := r.CPU.User.Microseconds(), r.CPU.System.Microseconds()
-		out.CPUUser, out.CPUSystem = &user, &system
-	}
+	out.CPUUser, out.CPUSystem = r.CPU.Microseconds()
 	for _, o := range r.Outputs {
 		if o.Realisation.ID.IsZero() {
 			continue

@@ -67,6 +67,15 @@ type Spec struct {
 // CPUTime is time that processors have worked.
 type CPUTime struct{ User, System time.Duration }
 
+// Microseconds returns both as Nix writes them; nil if t is nil, which means that they are unknown.
+func (t *CPUTime) Microseconds() (user, system *int64) {
+	if t == nil {
+		return nil, nil
+	}
+	u, s := t.User.Microseconds(), t.System.Microseconds()
+	return &u, &s
+}
+
 // Exit is how a builder ended.
 type Exit struct {
 	Code   int            // the exit status, if Signal is 0
