@@ -147,6 +147,7 @@ type Settings struct {
 	Holder        string      // for lists of locks
 	Pins          *store.Pins // get what is built and needed for it; must not be nil
 	Hear          func(Event) // hears what happens, from several goroutines; must not be nil
+	Heard         func()      // called, from these, when all has been heard that happened so far; may be nil
 	troubles      *troubles   // of the request
 }
 
@@ -283,7 +284,7 @@ func (b *Builder) realise(ctx context.Context, path nix.StorePath, d *drv.Deriva
 		b.goals[key] = g
 		go g.run(goalCtx, key)
 	}
-	h := g.join(o.Hear)
+	h := g.join(o.Hear, o.Heard)
 	b.mu.Unlock()
 	select {
 	case <-g.done:

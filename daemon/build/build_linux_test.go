@@ -148,6 +148,29 @@ func (k *bench) want(ctx context.Context, t *testing.T, c *client, p nix.StorePa
 	return k.b.Build(ctx, []build.Wanted{{Path: p}}, build.Normal, o)[0]
 }
 
+// Who wants to know when he has heard all that has happened is told: also while the builder is silent, and at the end.
+func TestHeard(t *testing.T) {
+	t.Parallel()
+	k := newBench(t)
+	p := k.put(t, "heard", "seq 5000; exec sleep 1000")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c := &client{}
+	var heard int // lines, under c.mu
+	k.want(ctx, t, c, p, func(o *build.Settings) {
+		o.Heard = func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if heard = len(c.lines); heard == 5000 {
+				cancel()
+			}
+		}
+	})
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) || heard != 5000 {
+		t.Errorf("heard %d of %d lines: %v; want to know of 5000 while the builder is silent", heard, len(c.said()), err)
+	}
+}
+
 // Two who want one derivation: it is built once, both get it, and both hear its log, also who comes late.
 func TestShared(t *testing.T) {
 	t.Parallel()

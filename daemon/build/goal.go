@@ -52,8 +52,8 @@ const hearerQueue = 1024
 // maxPast bounds what is kept for who comes late.
 const maxPast = 256 << 10
 
-// join adds somebody who wants the goal, and will be told what has happened.
-func (g *goal) join(hear func(Event)) *hearer {
+// join adds somebody who wants the goal, and will be told what has happened. Where heard is not nil, he wants to know when that is all.
+func (g *goal) join(hear func(Event), heard func()) *hearer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	h := &hearer{events: make(chan Event, hearerQueue+len(g.past)), gone: make(chan struct{}), told: make(chan struct{})}
@@ -68,6 +68,9 @@ func (g *goal) join(hear func(Event)) *hearer {
 		defer close(h.told)
 		for e := range h.events {
 			hear(e)
+			if heard != nil && len(h.events) == 0 {
+				heard()
+			}
 		}
 	}()
 	return h
@@ -131,7 +134,7 @@ func (g *goal) run(ctx context.Context, key goalKey) {
 	// The goal may outlive who began it.
 	g.o.Pins = g.b.store.Pin("build of " + g.path.BaseName())
 	defer g.o.Pins.Release()
-	g.o.Hear = g.pass
+	g.o.Hear, g.o.Heard = g.pass, nil
 	g.result = g.work(ctx)
 	if ctx.Err() != nil && !g.result.OK() {
 		g.result = failed(nixwire.MiscFailure, "build of '%s' was interrupted: %v", g.b.print(g.path), context.Cause(ctx))

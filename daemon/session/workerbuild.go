@@ -289,7 +289,7 @@ func (v *worker) buildAll(ctx context.Context) ([]workerproto.KeyedBuildResult, 
 		return nil, err
 	}
 	v.changed = true
-	settings, err := v.session.buildSettings(v.settings, v.hear())
+	settings, err := v.buildSettings()
 	if err != nil {
 		return nil, err
 	}
@@ -310,6 +310,14 @@ func (v *worker) buildAll(ctx context.Context) ([]workerproto.KeyedBuildResult, 
 		results[at[i]].Result = result
 	}
 	return results, nil
+}
+
+// buildSettings are those of the client's builds, of which he is told.
+func (v *worker) buildSettings() (build.Settings, error) {
+	settings, err := v.session.buildSettings(v.settings, v.hear())
+	v.Gather()
+	settings.Heard = func() { _ = v.FlushMessages() } // who does not listen will be found out
+	return settings, err
 }
 
 // hear returns what tells the client of builds.
@@ -373,7 +381,7 @@ func (v *worker) buildDerivation(ctx context.Context) error {
 		return err
 	}
 	v.changed = true
-	settings, err := v.session.buildSettings(v.settings, v.hear())
+	settings, err := v.buildSettings()
 	if err != nil {
 		return err
 	}

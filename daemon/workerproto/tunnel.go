@@ -99,6 +99,7 @@ type Activity struct {
 type tunnel struct {
 	mu      sync.Mutex // guards the rest, and, while there is work, the writer
 	working bool
+	gather  bool // messages wait to be flushed
 	level   Level
 }
 
@@ -106,7 +107,7 @@ type tunnel struct {
 func (c *Conn) StartWork() {
 	c.tunnel.mu.Lock()
 	defer c.tunnel.mu.Unlock()
-	c.tunnel.working = true
+	c.tunnel.working, c.tunnel.gather = true, false
 }
 
 // Working reports whether StartWork was called, and neither StopWork nor Fail since.
@@ -158,6 +159,23 @@ func (c *Conn) Fail(message string) error {
 	return c.W.Flush()
 }
 
+// Gather says that messages may wait for further ones, until FlushMessages is called, which is to be done soon, or the work is done.
+func (c *Conn) Gather() {
+	c.tunnel.mu.Lock()
+	defer c.tunnel.mu.Unlock()
+	c.tunnel.gather = true
+}
+
+// FlushMessages sends what waits, if there is work.
+func (c *Conn) FlushMessages() error {
+	c.tunnel.mu.Lock()
+	defer c.tunnel.mu.Unlock()
+	if !c.tunnel.working {
+		return nil
+	}
+	return c.W.Flush()
+}
+
 // send sends a message, if there is work.
 func (c *Conn) send(write func()) error {
 	c.tunnel.mu.Lock()
@@ -165,7 +183,9 @@ func (c *Conn) send(write func()) error {
 	if !c.tunnel.working {
 		return nil
 	}
-	write()
+	if write(); c.tunnel.gather {
+		return nil
+	}
 	return c.W.Flush()
 }
 
