@@ -105,20 +105,13 @@ func realised(ctx context.Context, s *store.Store, sp nix.StorePath) (outputs []
 	if err != nil {
 		return nil, err
 	}
-	modulo, err := s.Modulo(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range d.OutputNames() {
-		r, err := s.KnownRealisation(nix.DrvOutput{Hash: modulo.Hash, Output: name})
-		if err != nil {
-			return nil, err
-		}
-		if !r.OutPath.IsZero() {
+	all, err := s.KnownOutputs(ctx, d)
+	for _, r := range all {
+		if !r.ID.Hash.IsZero() && !r.OutPath.IsZero() {
 			outputs = append(outputs, r.OutPath)
 		}
 	}
-	return outputs, nil
+	return outputs, err
 }
 
 // copyLog prints a log: as it is, or as a terminal may see it.

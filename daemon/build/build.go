@@ -362,21 +362,23 @@ func (b *Builder) there(ctx context.Context, path nix.StorePath, d *drv.Derivati
 
 // knownOutputs returns where the outputs of a derivation are, or will be, as far as that is known.
 func (b *Builder) knownOutputs(ctx context.Context, d *drv.Derivation) (map[string]nix.Realisation, error) {
-	modulo, err := b.store.Modulo(ctx, d)
+	outputs, err := b.store.KnownOutputs(ctx, d)
 	if err != nil {
 		return nil, err
 	}
+	var modulo drv.Modulo // of all
 	known := map[string]nix.Realisation{}
-	for name, out := range d.Outputs {
-		r := nix.Realisation{ID: nix.DrvOutput{Hash: modulo.Hash, Output: name}}
-		if r.OutPath, err = out.StorePath(b.store.Dir(), d.Name, name); err == nil && r.OutPath.IsZero() {
-			r, err = b.store.KnownRealisation(r.ID)
-		}
-		if err != nil {
-			return nil, err
+	for _, r := range outputs {
+		if r.ID.Hash.IsZero() {
+			if modulo.Hash.IsZero() {
+				if modulo, err = b.store.Modulo(ctx, d); err != nil {
+					return nil, err
+				}
+			}
+			r.ID.Hash = modulo.Hash
 		}
 		if !r.OutPath.IsZero() {
-			known[name] = r
+			known[r.ID.Output] = r
 		}
 	}
 	return known, nil

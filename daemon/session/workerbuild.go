@@ -13,7 +13,6 @@ import (
 	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
-	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/internal/nixwire"
 )
 
@@ -76,28 +75,13 @@ func (q *requests) outputMap(ctx context.Context, p nix.StorePath) ([]workerprot
 	if err != nil {
 		return nil, err
 	}
-	var modulo *drv.Modulo
-	all := make([]workerproto.OutputPath, 0, len(d.Outputs))
-	for _, name := range d.OutputNames() {
-		path, err := d.Outputs[name].StorePath(q.store.Dir(), d.Name, name)
-		if err != nil {
-			return nil, err
-		}
-		if path.IsZero() && d.Outputs[name].Kind != drv.Impure {
-			if modulo == nil {
-				m, err := q.store.Modulo(ctx, d)
-				if err != nil {
-					return nil, err
-				}
-				modulo = &m
-			}
-			r, err := q.store.KnownRealisation(nix.DrvOutput{Hash: modulo.Hash, Output: name})
-			if err != nil {
-				return nil, err
-			}
-			path = r.OutPath
-		}
-		all = append(all, workerproto.OutputPath{Name: name, Path: path})
+	outputs, err := q.store.KnownOutputs(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]workerproto.OutputPath, len(outputs))
+	for i, r := range outputs {
+		all[i] = workerproto.OutputPath{Name: r.ID.Output, Path: r.OutPath}
 	}
 	return all, nil
 }

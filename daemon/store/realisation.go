@@ -9,6 +9,7 @@ import (
 
 	"github.com/narfs/narfs/daemon/db"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/internal/nix/drv"
 	"github.com/narfs/narfs/nar/cas"
 )
 
@@ -47,6 +48,32 @@ func (s *Store) KnownRealisation(id nix.DrvOutput) (r nix.Realisation, err error
 		return r, err
 	}
 	return nix.ParseRealisation(got.JSON)
+}
+
+// KnownOutputs returns where the outputs of a derivation are, or will be, by their names: OutPath is zero where that is not known.
+// Where only a realisation knows, it is that one; elsewhere the ID has no hash. The derivation's inputs must be valid.
+func (s *Store) KnownOutputs(ctx context.Context, d *drv.Derivation) (all []nix.Realisation, err error) {
+	var modulo drv.Modulo
+	for _, name := range d.OutputNames() {
+		out := d.Outputs[name]
+		r := nix.Realisation{ID: nix.DrvOutput{Output: name}}
+		if r.OutPath, err = out.StorePath(s.storeDir, d.Name, name); err != nil {
+			return nil, err
+		}
+		if r.OutPath.IsZero() && out.Kind != drv.Impure {
+			if modulo.Hash.IsZero() {
+				if modulo, err = s.Modulo(ctx, d); err != nil {
+					return nil, err
+				}
+			}
+			if r, err = s.KnownRealisation(nix.DrvOutput{Hash: modulo.Hash, Output: name}); err != nil {
+				return nil, err
+			}
+			r.ID = nix.DrvOutput{Hash: modulo.Hash, Output: name}
+		}
+		all = append(all, r)
+	}
+	return all, nil
 }
 
 // AnotherRealisationError says that an output cannot be a path because it is another one already, or this one with other dependencies.
