@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/narfs/narfs/daemon/acl"
 	"github.com/narfs/narfs/daemon/session"
 )
@@ -43,11 +45,22 @@ func newProcess(args []string, stdin io.Reader, stdout, stderr io.Writer) *proce
 	if args == nil {
 		args = []string{} // cobra takes nil for the arguments of this process
 	}
-	p := &process{args: args, stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv}
-	if dir, err := os.Getwd(); err == nil {
-		p.dir = dir
+	return &process{args: args, stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv, dir: workingDir()}
+}
+
+// noDir stands for a working directory that has been removed: nothing can be in it.
+const noDir = "/dev/null/(the working directory is gone)"
+
+// workingDir returns where relative paths begin.
+func workingDir() string {
+	dir, err := os.Getwd()
+	if err != nil {
+		dir, err = unix.Getwd() // the other one wants to see into it
 	}
-	return p
+	if err != nil || !filepath.IsAbs(dir) {
+		return noDir
+	}
+	return dir
 }
 
 // abs returns the path that a relative one means to the user: to a guest none, so that no file is found by any name.

@@ -62,6 +62,32 @@ func (g *guest) run(args ...string) env.Result {
 	return env.Run(g.t, g.command(args...))
 }
 
+// A command line can be handed over also from a working directory that its user may not enter, or that is gone.
+func TestClosedDir(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	g := newGuest(t, s)
+	path := s.Must("add", "--name", "x", "/etc/passwd")
+	daemon(t, s)
+	for name, enter := range map[string]string{"closed": "mkdir -p -m 700 closed; cd closed", "gone": "mkdir -p gone; cd gone; rmdir ../gone"} {
+		cmd := g.command("ls", "-1")
+		cmd.SysProcAttr = nil // to enter as root
+		cmd.Args = append([]string{"sh", "-c", enter + `; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`, "sh"}, cmd.Args...)
+		cmd.Path = "/bin/sh"
+		if got := env.Must(t, cmd); got != filepath.Base(path) {
+			t.Errorf("%s: narfs ls prints %q", name, got)
+		}
+		// By the owner himself, relative names lead nowhere, and not to where the daemon is.
+		own := s.Command("add", "x")
+		own.Dir = g.dir
+		own.Args = append([]string{"sh", "-c", enter + `; exec "$@"`, "sh"}, own.Args...)
+		own.Path = "/bin/sh"
+		if got := env.Run(t, own); got.Code == 0 || name == "gone" && !strings.Contains(got.Stderr, "the working directory is gone") {
+			t.Errorf("%s: narfs add exits with %d: %s", name, got.Code, got.Stderr)
+		}
+	}
+}
+
 // Another user may look at everything, add what is signed or content-addressed, collect garbage, and no more.
 func TestGuest(t *testing.T) {
 	t.Parallel()
