@@ -24,6 +24,7 @@ func guestCommands() map[string]guestRule {
 	return map[string]guestRule{
 		"build":         {acl.Build, []string{"check", "cores", "dry-run", "json", "keep-failed", "keep-going", "max-jobs", "max-silent-time", "option", "print-build-logs", "timeout"}},
 		"cat":           {acl.Query, nil},
+		"daemon":        {acl.Query, []string{"stdio"}}, // without it, it only says who the owner is
 		"du":            {acl.Query, []string{"bytes", "json", "recursive", "sort", "summarize"}},
 		"dump":          {acl.Query, nil},
 		"export":        {acl.Query, []string{"recursive"}},

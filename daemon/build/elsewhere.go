@@ -21,11 +21,11 @@ type Dialer func(ctx context.Context, m Machine) (Session, error)
 // Session is a conversation with the store of another machine. Its methods must not be called concurrently. After an error it is of no
 // further use.
 type Session interface {
-	// Upload makes those of some valid paths of ours valid there that are not. All stay so until the session ends. With substitute, they
-	// may come from elsewhere.
+	// Upload makes those of some valid paths of ours valid there that are not, as far as the other side lets us. All stay so until the
+	// session ends. With substitute, they may come from elsewhere.
 	Upload(ctx context.Context, paths []nix.StorePath, substitute bool) error
-	// Build has a derivation built whose inputs are valid there. When it returns, log has got all that the builder has said.
-	Build(p nix.StorePath, d *drv.BasicDerivation, limits Limits, log io.Writer) (nixwire.BuildResult, error)
+	// Build has a derivation built whose inputs were uploaded. When it returns, log has got all that the builder has said.
+	Build(ctx context.Context, p nix.StorePath, d *drv.BasicDerivation, limits Limits, log io.Writer) (nixwire.BuildResult, error)
 	// Fetch hands paths that are valid there to take, each behind what it refers to, which must read the NAR to its end. An error of take
 	// is returned as it is.
 	Fetch(paths []nix.StorePath, take func(info nix.PathInfo, nar io.Reader) error) error
@@ -80,7 +80,7 @@ func (g *goal) elsewhere(ctx context.Context, m *Machine, start, closure []nix.S
 		return nil, err
 	}
 	log.limitSize(cancel)
-	r, err := s.Build(g.path, &d, Limits{Timeout: g.o.Timeout, MaxSilent: g.o.MaxSilent, MaxLog: g.o.MaxLog, KeepFailed: g.o.KeepFailed}, log)
+	r, err := s.Build(ctx, g.path, &d, Limits{Timeout: g.o.Timeout, MaxSilent: g.o.MaxSilent, MaxLog: g.o.MaxLog, KeepFailed: g.o.KeepFailed}, log)
 	if err != nil {
 		err = &lostError{err, true}
 	}

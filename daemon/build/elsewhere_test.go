@@ -43,7 +43,7 @@ func (m *machine) Upload(context.Context, []nix.StorePath, bool) error {
 	return nil
 }
 
-func (m *machine) Build(p nix.StorePath, d *drv.BasicDerivation, _ build.Limits, log io.Writer) (nixwire.BuildResult, error) {
+func (m *machine) Build(_ context.Context, p nix.StorePath, d *drv.BasicDerivation, _ build.Limits, log io.Writer) (nixwire.BuildResult, error) {
 	_, _ = io.WriteString(log, "there\n")
 	return m.build(p, d)
 }

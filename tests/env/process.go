@@ -81,9 +81,6 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Output returns what the program has printed so far.
 func (p *Process) Output() string { return p.out.String() }
 
-// Pid returns the process id.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
-
 // buffer is a bytes.Buffer that may be read while it is written.
 type buffer struct {
 	mu sync.Mutex

@@ -72,11 +72,7 @@ func TestKeepFailed(t *testing.T) {
 	if r.Code == 0 || found == nil {
 		t.Fatalf("exit code %d: %s", r.Code, r.Stderr)
 	}
-	for dir := s.State; strings.Contains(dir, t.Name()); dir = filepath.Dir(dir) { // the test's own are closed
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	env.OpenTo(t, s.State)
 	look := exec.CommandContext(t.Context(), "cat", filepath.Join(found[1], "file"))
 	look.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if got := env.Must(t, look); got != "text" {

@@ -20,44 +20,69 @@ type builder struct {
 	*server
 
 	store *env.Store // nil for one of the real Nix
+	bin   string     // the folder of narfs, if that is there
 	meet  string     // a folder that its builders share with others'
 }
 
-// newBuilder makes a machine with narfs, or with the real Nix of this one.
-func newBuilder(t *testing.T, isNarfs bool, meet string) *builder {
-	t.Helper()
-	dir := env.Dir(t)
-	write(t, filepath.Join(dir, "nix.conf"), `build-users-group =
+// builderConf is the nix.conf of a machine.
+const builderConf = `build-users-group =
 auto-allocate-uids = false
 sandbox = true
-sandbox-paths = /bin /usr/bin /usr/lib /lib /lib64 /etc/ld.so.cache? /etc/alternatives? `+meet+`
 substituters =
 experimental-features = nix-command ca-derivations
 extra-system-features = ca-derivations
 max-jobs = 4
-`, 0o644)
+sandbox-paths = ` + hostPrograms + " "
+
+// newBuilder makes a machine with narfs, or with the real Nix of this one.
+func newBuilder(t *testing.T, isNarfs bool, meet string) *builder {
+	t.Helper()
 	b := &builder{meet: meet}
+	dir := env.Dir(t)
 	variables := []string{"NIX_CONF_DIR=" + dir, "NARFS_CONF=/nonexistent", "NIX_USER_CONF_FILES=", "HOME=" + dir}
+	write(t, filepath.Join(dir, "nix.conf"), builderConf+meet+"\n", 0o644)
 	if isNarfs {
-		b.store = env.NewStore(t)
-		bin := filepath.Join(dir, "bin")
-		if err := os.Mkdir(bin, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		copyFile(t, env.Binary(t), filepath.Join(bin, "nix-store"))
-		if err := os.Symlink("nix-store", filepath.Join(bin, "nix-daemon")); err != nil {
-			t.Fatal(err)
-		}
-		daemon := b.store.Command("daemon", "--ready")
-		daemon.Env = append(daemon.Env, variables...)
-		daemon.Cancel = func() error { return nil }
-		p := env.Start(t, daemon)
-		env.Eventually(t, "the daemon of the machine is ready", func() (bool, error) { return strings.Contains(p.Output(), "ready"), nil })
-		variables = append(variables, "NARFS_STATE_DIR="+b.store.State, "PATH="+bin+":$PATH")
+		variables = append(variables, b.startNarfs(t, variables)...)
 	} else {
 		variables = append(variables, "NIX_REMOTE="+env.NewNix(t).Root)
 	}
 	b.server = newServerFor(t, "env "+strings.Join(variables, " ")+` sh -c "exec $SSH_ORIGINAL_COMMAND"`)
+	return b
+}
+
+// startNarfs starts a daemon of narfs and returns what leads its clients to it.
+func (b *builder) startNarfs(t *testing.T, variables []string) []string {
+	t.Helper()
+	b.store = env.NewStore(t)
+	b.bin = env.Dir(t)
+	copyFile(t, env.Binary(t), filepath.Join(b.bin, "nix-store"))
+	if err := os.Symlink("nix-store", filepath.Join(b.bin, "nix-daemon")); err != nil {
+		t.Fatal(err)
+	}
+	daemon := b.store.Command("daemon", "--ready")
+	daemon.Env = append(daemon.Env, variables...)
+	daemon.Cancel = func() error { return nil }
+	p := env.Start(t, daemon)
+	env.Eventually(t, "the daemon of the machine is ready", func() (bool, error) { return strings.Contains(p.Output(), "ready"), nil })
+	return []string{"NARFS_STATE_DIR=" + b.store.State, "PATH=" + b.bin + ":$PATH"}
+}
+
+// newWary makes a machine that does not trust who logs in: with the Nix of a peer, or narfs if that is "".
+func newWary(t *testing.T, suite string) *builder {
+	t.Helper()
+	b := &builder{}
+	dir := env.Dir(t)
+	write(t, filepath.Join(dir, "nix.conf"), builderConf+"\nextra-experimental-features = daemon-trust-override\n", 0o644)
+	if suite == "" {
+		variables := []string{"NIX_CONF_DIR=" + dir, "NARFS_CONF=/nonexistent"}
+		variables = append(variables, b.startNarfs(t, variables)...)
+		env.OpenTo(t, dir, b.store.State, b.bin)
+		b.server = newServerFor(t, "env "+strings.Join(variables, " ")+` setpriv --reuid=65534 --regid=65534 --clear-groups sh -c "exec $SSH_ORIGINAL_COMMAND"`)
+		return b
+	}
+	nix := env.NewPeerNix(t, suite, dir)
+	args := nix.Command("nix-daemon", "--stdio", "--force-untrusted").Args
+	b.server = newServerFor(t, fmt.Sprintf("env NIX_CONF_DIR=%s NIX_USER_CONF_FILES= HOME=%s NIX_REMOTE=%s %s", dir, dir, nix.Root, strings.Join(args, " ")))
 	return b
 }
 
@@ -115,6 +140,42 @@ func TestElsewhere(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestElsewhereUntrusted has machines build that do not trust us: from the derivations, with all below them, and with those inputs built
+// there that they did not take.
+func TestElsewhereUntrusted(t *testing.T) {
+	env.Require(t, env.Program("nix-store"), env.Root(), env.Program("setpriv"))
+	c := newClient(t, releases()[0])
+	const expression = `let below = mk "below" "echo below is built; echo below > $out" { }; fixed = mk "fixed" "echo fixed > $out" {
+		outputHashAlgo = "sha256"; outputHashMode = "flat"; outputHash = builtins.hashString "sha256" "fixed\n"; };
+		floating = mk "floating" "cat $below; echo floating; cat $below > $out" { inherit below; __contentAddressed = true; outputHashAlgo = "sha256"; outputHashMode = "recursive"; };
+		text = builtins.toFile "text" "a text\n";
+		deferred = mk "deferred" "echo deferred; cat $floating > $out" { inherit floating; };
+		top = mk "top" "echo says something; cat $below $fixed $text > $out; echo ${below} > $more" { inherit below fixed text; outputs = [ "out" "more" ]; };
+		in { inherit below fixed floating deferred top; }`
+	experimental := []string{"--extra-experimental-features", "ca-derivations"}
+	for _, suite := range []string{"", "trixie", "sid"} {
+		t.Run(cmp.Or(suite, "narfs"), func(t *testing.T) {
+			b := newWary(t, suite)
+			_, l := far(t, c)
+			// Nobody has signed what is built here.
+			if r := build(t, l, expression, "-A", "below", "--option", "sandbox-paths", hostPrograms); r.Code != 0 {
+				t.Fatal(r.Stderr)
+			}
+			for _, name := range []string{"fixed", "floating", "deferred", "top"} {
+				r := build(t, l, expression, append(experimental, "-A", name, "--max-jobs", "0", "--builders", b.line("ssh-ng", 1, "ca-derivations"))...)
+				if said := map[string]string{"floating": "below is built", "top": "says something"}[name]; r.Code != 0 || !strings.Contains(r.Stderr, said) {
+					t.Fatalf("nix-build of %s exited with %d, and should say %q: %s", name, r.Code, said, r.Stderr)
+				}
+				out := strings.Fields(r.Stdout)[0]
+				want := map[string]string{"fixed": "fixed\n", "floating": "below\n", "deferred": "below\n", "top": "below\nfixed\na text\n"}[name]
+				if got := output(t, l, "nix", "--extra-experimental-features", "nix-command", "store", "cat", out); got != want {
+					t.Errorf("%s is %q; want %q", name, got, want)
+				}
+			}
+		})
 	}
 }
 

@@ -105,6 +105,46 @@ func TestUntrusted(t *testing.T) {
 	})
 }
 
+// TestSSHAsNobody: what a user whom the daemon of root does not trust can do by ssh, with both protocols.
+func TestSSHAsNobody(t *testing.T) {
+	t.Parallel()
+	env.Require(t, env.Root(), env.Program("setpriv"))
+	eachRelease(t, func(t *testing.T, c *client) {
+		t.Helper()
+		secret := filepath.Join(env.Dir(t), "secret")
+		public := env.NewStore(t).Must("keys", "generate", "key-1", "--out", secret)
+		s := serveStore(t, "trusted-public-keys = "+public)
+		l := s.client(t, c)
+		l.variables = nil // a store of its own
+		env.OpenTo(t, s.State, s.dir, filepath.Join(c.dir, "bin"))
+		remote := func(scheme, program string) string {
+			name := filepath.Join(c.dir, "bin", program+"-as-nobody")
+			write(t, name, "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups "+filepath.Join(c.dir, "bin", program)+" \"$@\"\n", 0o755)
+			return scheme + "://" + host + "?remote-program=" + name
+		}
+		there := s.Must("add", "--name", "there", "/etc/passwd")
+		for _, store := range []string{remote("ssh", "nix-store"), remote("ssh-ng", "nix-daemon")} {
+			if got := l.must(t, "nix", "path-info", "--store", store, there); got != there {
+				t.Errorf("path-info by %s prints %q", store, got)
+			}
+			scheme, _, _ := strings.Cut(store, ":")
+			mixed, err := closure.Mixed("nobody " + scheme + " " + c.version)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.fill(t, mixed)
+			copies := []string{"nix", "copy", "--no-check-sigs", "--to", store, mixed.Top()}
+			if r := env.Run(t, l.Command(copies[0], copies[1:]...)); r.Code == 0 || !strings.Contains(r.Stderr, "lacks a valid signature") {
+				t.Errorf("copying what is not signed by %s exited with %d: %s", store, r.Code, r.Stderr)
+			}
+			copyFile(t, secret, filepath.Join(l.Root, scheme+"-secret"))
+			l.must(t, "nix", "store", "sign", "-k", filepath.Join(l.Root, scheme+"-secret"), "-r", mixed.Top())
+			l.must(t, copies[0], copies[1:]...)
+			checkHost(t, s.Store, &env.Mount{Dir: s.mnt}, mixed)
+		}
+	})
+}
+
 // TestTwoReleases has clients of different releases write to one daemon at once.
 func TestTwoReleases(t *testing.T) {
 	t.Parallel()

@@ -64,7 +64,7 @@ func holdingsAfter(t *testing.T, rounds int) (h holdings) {
 		}
 		return h.paths <= len(mounts) && h.trees <= len(mounts), nil // what stays
 	})
-	proc := fmt.Sprintf("/proc/%d/", server.Pid())
+	proc := fmt.Sprintf("/proc/%d/", server.PID())
 	files, err := os.ReadDir(proc + "fd")
 	if err != nil {
 		t.Fatal(err)

@@ -74,7 +74,7 @@ type session struct {
 // conversation is what the protocols differ in.
 type conversation interface {
 	Upload(ctx context.Context, paths []nix.StorePath, substitute bool) error
-	Build(p nix.StorePath, d *drv.BasicDerivation, l build.Limits, log io.Writer) (nixwire.BuildResult, error)
+	Build(ctx context.Context, p nix.StorePath, d *drv.BasicDerivation, l build.Limits, log io.Writer) (nixwire.BuildResult, error)
 	Fetch(paths []nix.StorePath, take func(info nix.PathInfo, nar io.Reader) error) error
 	// ping has the other side say something.
 	ping() error

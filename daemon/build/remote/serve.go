@@ -79,7 +79,7 @@ func eachMissing(s *store.Store, paths, others []nix.StorePath, send func(nix.Pa
 func seconds(d time.Duration) uint64 { return uint64((d + time.Second - 1) / time.Second) }
 
 // Build implements build.Session.
-func (c *serve) Build(p nix.StorePath, d *drv.BasicDerivation, l build.Limits, log io.Writer) (nixwire.BuildResult, error) {
+func (c *serve) Build(_ context.Context, p nix.StorePath, d *drv.BasicDerivation, l build.Limits, log io.Writer) (nixwire.BuildResult, error) {
 	c.ears.all()
 	c.ears.to(log)
 	defer c.ears.to(nil)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/narfs/narfs/daemon/build"
 	"github.com/narfs/narfs/daemon/store"
@@ -20,6 +21,10 @@ type worker struct {
 
 	store  *store.Store
 	client *workerproto.Client
+
+	// Who is not trusted gets in what is signed or content-addressed only. The rest the other side has to build itself.
+	guest   bool
+	refused map[nix.StorePath]struct{}
 }
 
 func openWorker(p *process, s *store.Store) (*worker, error) {
@@ -27,13 +32,10 @@ func openWorker(p *process, s *store.Store) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case !client.Version.AtLeast(1, 18):
+	if !client.Version.AtLeast(1, 18) {
 		return nil, fmt.Errorf("it speaks version %v of the protocol; builders need 1.18", client.Version)
-	case client.Server.Trust == workerproto.NotTrusted:
-		return nil, errors.New("it does not trust its user, who must be one of trusted-users there")
 	}
-	return &worker{p, s, client}, nil
+	return &worker{process: p, store: s, client: client, guest: client.Server.Trust == workerproto.NotTrusted}, nil
 }
 
 func (c *worker) ping() error {
@@ -43,13 +45,18 @@ func (c *worker) ping() error {
 
 // Upload implements build.Session.
 func (c *worker) Upload(ctx context.Context, paths []nix.StorePath, substitute bool) error {
+	c.refused = nil
 	valid, err := c.client.QueryValidPaths(workerproto.QueryValidPathsRequest{Paths: paths, Substitute: substitute})
 	if err != nil {
 		return c.said(err)
 	}
 	var all []workerproto.Added
 	return eachMissing(c.store, paths, valid, func(info nix.PathInfo) error {
-		all = append(all, workerproto.Added{Info: info, NAR: func(w io.Writer) error { return c.store.WriteNAR(ctx, info.Path, w) }})
+		one := workerproto.Added{Info: info, NAR: func(w io.Writer) error { return c.store.WriteNAR(ctx, info.Path, w) }}
+		if c.guest {
+			return c.said(c.offer(one))
+		}
+		all = append(all, one)
 		return nil
 	}, func() error {
 		if len(all) == 0 {
@@ -67,8 +74,59 @@ func (c *worker) Upload(ctx context.Context, paths []nix.StorePath, substitute b
 	})
 }
 
+// offer sends a path to who may refuse it, and then goes without those that refer to it.
+func (c *worker) offer(one workerproto.Added) error {
+	for _, ref := range one.Info.References {
+		if _, ok := c.refused[ref]; ok && ref != one.Info.Path {
+			c.refuses(one.Info.Path)
+			return nil
+		}
+	}
+	err := c.client.AddToStoreNar(workerproto.AddToStoreNarRequest{Info: one.Info}, one.NAR)
+	if told, ok := errors.AsType[*workerproto.RemoteError](err); ok && strings.Contains(told.Message, "lacks a ") { // as Nix has it, and we
+		c.refuses(one.Info.Path)
+		return nil
+	}
+	return err
+}
+
+func (c *worker) refuses(p nix.StorePath) {
+	if c.refused == nil {
+		c.refused = map[nix.StorePath]struct{}{}
+	}
+	c.refused[p] = struct{}{}
+}
+
+// build has a derivation built. Who is not trusted must show that its outputs are what they are called: by the derivation itself, with
+// all those below it, by which the other side also builds the inputs that it did not take.
+func (c *worker) build(ctx context.Context, p nix.StorePath, d *drv.BasicDerivation) (r nixwire.BuildResult, err error) {
+	kind, err := d.Kind()
+	if err != nil {
+		return r, err
+	}
+	free := kind != drv.InputAddressed && kind != drv.Deferred
+	if !c.guest || free && len(c.refused) == 0 {
+		return c.client.BuildDerivation(p, d, workerproto.BuildNormal)
+	}
+	closure, err := c.store.Closure(p)
+	if err != nil {
+		return r, fmt.Errorf("it does not trust its user, who must be one of trusted-users there to have this built: %w", err)
+	}
+	if err := c.Upload(ctx, closure, false); err != nil {
+		return r, err
+	}
+	results, err := c.client.BuildPathsWithResults(workerproto.BuildPathsRequest{Paths: []workerproto.DerivedPath{{Path: p, Built: true}}})
+	if err == nil && len(results) != 1 {
+		err = fmt.Errorf("%d results for one derivation", len(results))
+	}
+	if err != nil {
+		return r, err
+	}
+	return results[0].Result, nil
+}
+
 // Build implements build.Session.
-func (c *worker) Build(p nix.StorePath, d *drv.BasicDerivation, l build.Limits, log io.Writer) (r nixwire.BuildResult, err error) {
+func (c *worker) Build(ctx context.Context, p nix.StorePath, d *drv.BasicDerivation, l build.Limits, log io.Writer) (r nixwire.BuildResult, err error) {
 	err = c.client.SetOptions(workerproto.Options{
 		KeepFailed: l.KeepFailed, MaxBuildJobs: 1, MaxSilentTime: seconds(l.MaxSilent),
 		Overrides: [][2]string{{"timeout", fmt.Sprint(seconds(l.Timeout))}, {"max-build-log-size", fmt.Sprint(l.MaxLog)}},
@@ -79,7 +137,7 @@ func (c *worker) Build(p nix.StorePath, d *drv.BasicDerivation, l build.Limits, 
 				_, _ = io.WriteString(log, m.Result.Fields[0].Text+"\n") // a log does not fail
 			}
 		}
-		r, err = c.client.BuildDerivation(p, d, workerproto.BuildNormal)
+		r, err = c.build(ctx, p, d)
 		c.client.Hear = nil
 	}
 	return r, c.said(err)
