@@ -62,6 +62,7 @@ func newBuild(p *process) *cobra.Command {
 				return usagef("--check and --repair exclude each other")
 			}
 			if p.keeper == nil {
+				p.outLink = o.link
 				return p.doElsewhere(cmd.Context(), false)
 			}
 			return p.withStore(cmd.Context(), use{}, func(ctx context.Context, s *store.Store) error {
@@ -138,12 +139,9 @@ type buildArg struct {
 
 // buildArg finds out what an argument means.
 func (p *process) buildArg(s *store.Store, arg string, again bool) (o buildArg, err error) {
-	name := arg
-	if i := strings.LastIndexAny(arg, "^!"); i >= 0 && !strings.Contains(arg[i:], "/") {
-		name = arg[:i]
-		if names := arg[i+1:]; names != "*" {
-			o.outputs = strings.Split(names, ",")
-		}
+	name, names := cutOutputs(arg)
+	if names != "" && names != "*" {
+		o.outputs = strings.Split(names, ",")
 	}
 	o.path, err = p.orValid(s, name)
 	invalid := isA[*store.NotValidError](err)
@@ -176,6 +174,14 @@ func (p *process) buildArg(s *store.Store, arg string, again bool) (o buildArg, 
 		return o, fmt.Errorf("the store has no derivation that makes '%s'", s.Dir().Path(out))
 	}
 	return o, hint(fmt.Errorf("%w, and the store has no derivation that makes it", err), "narfs copy --from gets paths from other stores")
+}
+
+// cutOutputs splits an argument into a path and the names of outputs, if there are some, or "*" for all.
+func cutOutputs(arg string) (name, outputs string) {
+	if i := strings.LastIndexAny(arg, "^!"); i >= 0 && i+1 < len(arg) && !strings.Contains(arg[i:], "/") {
+		return arg[:i], arg[i+1:]
+	}
+	return arg, ""
 }
 
 // orValid finds out which store path an argument means. With a *store.NotValidError comes the path, if it could be one.
@@ -256,7 +262,7 @@ func (p *process) build(ctx context.Context, s *store.Store, args []string, o bu
 		return err
 	}
 	if o.link != "" {
-		if err := linkOutputs(s, all, p.abs(o.link)); err != nil {
+		if err := p.linkOutputs(ctx, s, all, o.link); err != nil {
 			return err
 		}
 	}
@@ -381,24 +387,31 @@ func (o buildArg) json(dir nix.StoreDir) builtJSON {
 	return b
 }
 
-// linkOutputs makes links to what there is, which are roots.
-func linkOutputs(s *store.Store, all []buildArg, link string) error {
+// linkOutputs makes links to what there is, which are roots, or has the guest make them.
+func (p *process) linkOutputs(ctx context.Context, s *store.Store, all []buildArg, link string) error {
+	var links []outLink
+	for i, one := range all {
+		suffix := ""
+		if i > 0 {
+			suffix = fmt.Sprintf("-%d", i+1)
+		}
+		for _, out := range one.result.Outputs {
+			l := outLink{suffix, out.Path}
+			if out.Name != "" && out.Name != "out" {
+				l.suffix += "-" + out.Name
+			}
+			links = append(links, l)
+		}
+	}
+	if p.guest {
+		return p.offerLinks(ctx, s.Dir(), links)
+	}
 	if err := gc.MakeLayout(s.StateDir()); err != nil {
 		return err
 	}
-	for i, one := range all {
-		name := filepath.Clean(link)
-		if i > 0 {
-			name += fmt.Sprintf("-%d", i+1)
-		}
-		for _, out := range one.result.Outputs {
-			of := name
-			if out.Name != "" && out.Name != "out" {
-				of += "-" + out.Name
-			}
-			if err := gc.AddPermanent(s.StateDir(), s.Dir(), out.Path, of); err != nil {
-				return err
-			}
+	for _, l := range links {
+		if err := gc.AddPermanent(s.StateDir(), s.Dir(), l.path, filepath.Clean(p.abs(link))+l.suffix); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -253,7 +253,7 @@ func (d *diagnosis) owner(ctx context.Context, dir string) {
 		d.foreign(ctx, dir, owned)
 		return
 	case errors.Is(err, iofs.ErrPermission):
-		d.add("store", failure, err.Error(), "it belongs to another user; --state DIR or $"+envState+" names another one")
+		d.others(ctx, dir, err)
 		return
 	case err != nil:
 		d.add("store", failure, err.Error(), hintFor(err))
@@ -265,6 +265,22 @@ func (d *diagnosis) owner(ctx context.Context, dir string) {
 		return
 	}
 	d.add("store", fine, fmt.Sprintf("%s, %s; no process has it open", countText(paths, "path"), sizeText(bytes)), "")
+}
+
+// others checks the store of another user, who may let others in.
+func (d *diagnosis) others(ctx context.Context, dir string, why error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	who, err := (&remotePeer{p: d.p, dir: dir}).askIdentity(ctx)
+	if err != nil {
+		d.add("store", failure, why.Error(), "it belongs to another user, and no daemon lets you in; --state DIR or $"+envState+" names another one")
+		return
+	}
+	trust := "does not trust you"
+	if who.Trusted {
+		trust = "trusts you"
+	}
+	d.add("store", fine, fmt.Sprintf("it belongs to another user, whose daemon (process %d) lets you in and %s", who.Owner, trust), "")
 }
 
 // answerTime is how long an owner may take to answer a doctor.

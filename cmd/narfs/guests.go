@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/narfs/narfs/daemon/acl"
+	"github.com/narfs/narfs/daemon/owner"
 )
 
 // guestRule says who may have the owner do a command that is not his own user, and with which flags beside those of all
@@ -22,7 +24,7 @@ type guestRule struct {
 // guestCommands are the commands for other users than the owner's.
 func guestCommands() map[string]guestRule {
 	return map[string]guestRule{
-		"build":         {acl.Build, []string{"check", "cores", "dry-run", "json", "keep-failed", "keep-going", "max-jobs", "max-silent-time", "option", "print-build-logs", "timeout"}},
+		"build":         {acl.Build, []string{"check", "cores", "dry-run", "json", "keep-failed", "keep-going", "max-jobs", "max-silent-time", "option", "out-link", "print-build-logs", "timeout"}},
 		"cat":           {acl.Query, nil},
 		"daemon":        {acl.Query, []string{"stdio"}}, // without it, it only says who the owner is
 		"du":            {acl.Query, []string{"bytes", "json", "recursive", "sort", "summarize"}},
@@ -55,7 +57,11 @@ func (p *process) mayGuest(cmd *cobra.Command) error {
 	_, name, _ := strings.Cut(cmd.CommandPath(), " ")
 	rule, ok := guestCommands()[name]
 	if !ok {
-		return hint(fmt.Errorf("narfs %s is not done for other users", name), "run it as the user whose store it is")
+		instead := map[string]string{
+			"add":    "nix-store --add does it, with NIX_REMOTE=unix://" + p.keeper.store.StateDir() + "/" + owner.PublicSocket,
+			"delete": "narfs gc PATH deletes it, if nothing keeps it",
+		}
+		return hint(fmt.Errorf("narfs %s is not done for other users", name), cmp.Or(instead[name], "run it as the user whose store it is"))
 	}
 	if err := p.access.May(rule.need); err != nil {
 		return err

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -117,6 +118,9 @@ func (k *keeper) do(ctx context.Context, c *owner.Command) int {
 	if c.Access.User == "" { // by the private socket
 		p.access = k.daemon.Access(c.Access.Peer)
 		p.access.Level = c.Access.Level
+	}
+	if p.guest {
+		_ = json.Unmarshal([]byte(env[envLinks]), &p.leadTo) // what is not understood leads nowhere
 	}
 	ctx, s, err := k.daemon.Sessions().Begin(ctx, kind, p.access, from, p.what())
 	if err != nil {

@@ -107,6 +107,13 @@ func abbreviated(s *store.Store, prefix string) (nix.StorePath, error) {
 // a store path. What is below a mount is not touched: this process may be the one that serves it.
 func (p *process) onDisk(s *store.Store, arg string) (target, error) {
 	unknown := &store.NotValidError{Path: arg}
+	if p.guest {
+		sp, rest, err := nix.SplitStorePath(s.Dir(), string(s.Dir())+"/"+p.leadTo[arg])
+		if err != nil {
+			return target{}, unknown
+		}
+		return valid(s, target{arg, sp, rest})
+	}
 	mounts, err := fs.Mounts()
 	if err != nil {
 		return target{}, err

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,7 +79,7 @@ func (r *remotePeer) run(ctx context.Context, stdin io.Reader, stdout io.Writer,
 		return 0, err
 	}
 	args = append([]string{"--state", r.dir, "--quiet"}, args...)
-	code, err = owner.Do(ctx, r.dir, owner.Request{Args: args, Dir: "/", Stdin: in, Stdout: out, Stderr: messages})
+	code, err = owner.Do(ctx, r.dir, owner.Request{Args: args, Dir: r.p.dir, Stdin: in, Stdout: out, Stderr: messages, Door: r.p.door(ctx, r.dir)})
 	// The owner has closed its ends, so that the copying ends.
 	return code, errors.Join(err, endOut(), endMessages())
 }
@@ -154,14 +153,7 @@ func (r *remotePeer) infos(ctx context.Context, args []string, closure bool) ([]
 	all := map[nix.StorePath]nix.PathInfo{}
 	for group := range slices.Chunk(args, atOnce) {
 		var out bytes.Buffer
-		absolute := make([]string, 0, len(group))
-		for _, arg := range group {
-			if exists(r.p.abs(arg)) && strings.Contains(arg, "/") {
-				arg, _ = filepath.Abs(r.p.abs(arg))
-			}
-			absolute = append(absolute, arg)
-		}
-		if err := r.do(ctx, nil, &out, append(command, absolute...)...); err != nil {
+		if err := r.do(ctx, nil, &out, slices.Concat(command, group)...); err != nil {
 			return nil, err
 		}
 		infos, err := nix.ParseJSONDocument(r.storeDir, out.Bytes())

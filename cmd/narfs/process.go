@@ -31,7 +31,10 @@ type process struct {
 	// Of a command line that was handed over.
 	session *session.Session
 	access  acl.Access
-	guest   bool // the client's files are not this process's to touch: see abs
+	guest   bool              // the client's files are not this process's to touch: see abs
+	leadTo  map[string]string // where those of a guest's arguments lead that are in his file system: see links
+
+	outLink string // links to make where the owner cannot: see makeLinks
 
 	// Of the commands that read settings.
 	options []string // NAME=VALUE

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -234,9 +235,10 @@ func (p *process) copySSH(ctx context.Context, args []string, o copyOptions) err
 	if o.to != "" && !storeExists(state) {
 		return hint(fmt.Errorf("no store in %s", state), "narfs add PATH makes one; --state DIR or $"+envState+" names another place")
 	}
-	// The owner tells the store directory and knows abbreviations, which need it to be there.
-	if err := p.startOwner(ctx, state); err != nil {
-		return err
+	// The owner tells the store directory and knows abbreviations, which need it to be there: another user's is, or cannot be started.
+	startErr := p.startOwner(ctx, state)
+	if startErr != nil && !errors.Is(startErr, iofs.ErrPermission) {
+		return startErr
 	}
 	local := &remotePeer{p: p, dir: state}
 	who, err := local.askIdentity(ctx)

@@ -258,7 +258,7 @@ func (p *process) handOver(ctx context.Context, dir string, u use) (int, error) 
 	if !in || !out || !err {
 		return 0, errNoFiles // only in tests
 	}
-	req := owner.Request{Args: p.args, Dir: p.dir, Stdin: stdin, Stdout: stdout, Stderr: stderr, Lasts: u.lasts}
+	req := owner.Request{Args: p.args, Dir: p.dir, Stdin: stdin, Stdout: stdout, Stderr: stderr, Lasts: u.lasts, Door: p.door(ctx, dir)}
 	for _, name := range sentEnv() {
 		if value := p.getenv(name); value != "" {
 			req.Env = append(req.Env, name+"="+value)

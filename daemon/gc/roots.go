@@ -298,6 +298,18 @@ func AddIndirect(stateDir, link string) error {
 // AddPermanent makes a link to a path of a store anywhere, in place of a link that is there, and makes it an indirect root unless it is
 // one below gcroots. It refuses what is not a link.
 func AddPermanent(stateDir string, dir nix.StoreDir, p nix.StorePath, link string) error {
+	if err := MakeLink(dir.Path(p), dir, link); err != nil {
+		return err
+	}
+	if strings.HasPrefix(link, filepath.Join(stateDir, rootsDir)+"/") {
+		return nil
+	}
+	return AddIndirect(stateDir, link)
+}
+
+// MakeLink makes a link to a store path, which AddIndirect may make a root then, with folders to it, in place of a link that is there. It
+// refuses what is not a link, and places in the store.
+func MakeLink(path string, dir nix.StoreDir, link string) error {
 	if !filepath.IsAbs(link) || link != filepath.Clean(link) {
 		return fmt.Errorf("permanent root %q is not a clean absolute path", link)
 	}
@@ -310,13 +322,7 @@ func AddPermanent(stateDir string, dir nix.StoreDir, p nix.StorePath, link strin
 	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 		return fmt.Errorf("permanent root: %w", err)
 	}
-	if err := replaceLink(dir.Path(p), link); err != nil {
-		return err
-	}
-	if strings.HasPrefix(link, filepath.Join(stateDir, rootsDir)+"/") {
-		return nil
-	}
-	return AddIndirect(stateDir, link)
+	return replaceLink(path, link)
 }
 
 // Pin makes a path a root, under a name without slashes that List tells and Unpin takes.

@@ -34,6 +34,9 @@ type Request struct {
 	Stdout, Stderr *os.File
 	// Lasts says that the command goes on until somebody ends it: owners that will soon leave decline it.
 	Lasts bool
+	// Door, if not nil, changes the request for an owner of another user, who can or must not do all that is wanted. End is called
+	// when the command is done and all that came out of it has been written.
+	Door func(*Request) (end func() error, err error)
 }
 
 var (
@@ -96,6 +99,12 @@ func do(ctx context.Context, socket string, req Request, guest bool) (code int, 
 	switch {
 	case guest:
 		var end func() error
+		if req.Door != nil {
+			if end, err = req.Door(&req); err != nil {
+				return 0, err
+			}
+			defer func(end func() error) { err = errors.Join(err, end()) }(end)
+		}
 		if req, end, err = relayed(req, !trusted); err != nil {
 			return 0, err
 		}
@@ -117,6 +126,11 @@ func do(ctx context.Context, socket string, req Request, guest bool) (code int, 
 		return 0, ErrVanished
 	}
 	return int(answer & 0xff), nil
+}
+
+// Connect opens a connection to the door of an owner, for other protocols than this one.
+func Connect(ctx context.Context, dir string) (*net.UnixConn, error) {
+	return dial(ctx, filepath.Join(dir, PublicSocket))
 }
 
 func dial(ctx context.Context, socket string) (*net.UnixConn, error) {

@@ -287,7 +287,7 @@ func TestBuildStartsOwner(t *testing.T) {
 	})
 }
 
-// Another user may build, and read logs, but no files of his are touched for him.
+// Another user may build, read logs, and have links to outputs, which his own process makes, and which are roots.
 func TestBuildGuest(t *testing.T) {
 	t.Parallel()
 	env.Require(t, env.Root())
@@ -304,7 +304,69 @@ func TestBuildGuest(t *testing.T) {
 	if r := g.run("log", path); r.Code != 0 || r.Stdout != "said\n" {
 		t.Errorf("log exited with %d: %q, %s", r.Code, r.Stdout, r.Stderr)
 	}
-	if r := g.run("build", "--out-link", "result", path); r.Code == 0 || !strings.Contains(r.Stderr, "--out-link is not done for other users") {
-		t.Errorf("build --out-link exited with %d: %s", r.Code, r.Stderr)
+	out := strings.TrimSpace(r.Stdout)
+	home := filepath.Join(g.dir, "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(home, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	in := func(args ...string) env.Result {
+		t.Helper()
+		cmd := g.command(args...)
+		cmd.Dir = ""
+		cmd.Args = append([]string{"sh", "-c", `cd "$0" && exec "$@"`, home}, cmd.Args...) // which only he may enter
+		cmd.Path = "/bin/sh"
+		return env.Run(t, cmd)
+	}
+	other := k.put("other", "echo other > $out")
+	r = in("build", "-o", "result", path, other)
+	outputs := strings.Fields(r.Stdout)
+	if r.Code != 0 || len(outputs) != 2 || outputs[0] != out {
+		t.Fatalf("build --out-link exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	for i, name := range []string{"result", "result-2"} {
+		link := filepath.Join(home, name)
+		info, err := os.Lstat(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if to, err := os.Readlink(link); err != nil || to != outputs[i] || info.Sys().(*syscall.Stat_t).Uid != nobody {
+			t.Errorf("%s of user %d leads to %s: %v; want %s", name, info.Sys().(*syscall.Stat_t).Uid, to, err, outputs[i])
+		}
+		if roots := k.Must("roots"); !strings.Contains(roots, "indirect  "+link+" -> "+outputs[i]) {
+			t.Errorf("roots are %s", roots)
+		}
+	}
+	k.Must("gc")
+	k.Must(append([]string{"info"}, outputs...)...)
+	// The links may be named, too, and what is in them, and one of a derivation with outputs.
+	if r := in("cat", "result-2"); r.Code != 0 || r.Stdout != "other\n" {
+		t.Errorf("cat of a link exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if err := os.Symlink(k.put("third", "echo third > $out"), filepath.Join(home, "third.drv")); err != nil {
+		t.Fatal(err)
+	}
+	r = in("build", "third.drv^out", "--json", "--out-link", "third")
+	if r.Code != 0 || !strings.Contains(r.Stdout, `"status":"Built"`) || strings.Count(r.Stdout, "\n") != 1 {
+		t.Errorf("build of a link exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	// What cannot be had changes nothing.
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("file", "text")
+	if r := in("build", "third.drv", "--out-link", "file"); r.Code != 1 || !strings.Contains(r.Stderr, "it is there already, and no link") {
+		t.Errorf("build with a file in the place of the link exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if r := in("build", k.put("fails", "exit 3"), "--out-link", "failed"); r.Code != 100 {
+		t.Errorf("a build that fails exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	if _, err := os.Lstat(filepath.Join(home, "failed")); err == nil {
+		t.Error("a build that has failed has left a link")
 	}
 }

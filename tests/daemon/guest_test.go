@@ -134,6 +134,9 @@ func TestGuest(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Symlink(filepath.Join(filepath.Dir(path), "0123456789abcdfghijklmnpqrsvwxyz-secret"), filepath.Join(g.dir, "link")); err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{
 		{"add", secret},
 		{"add", "--name", "y", "/etc/passwd"},
@@ -152,6 +155,8 @@ func TestGuest(t *testing.T) {
 		{"dump", secret},
 		{"cat", secret},
 		{"daemon"},
+		{"info", "link"},
+		{"ls", "link/x"},
 		{"mount", g.dir},
 		{"import", "--nar", secret, "--path", path},
 		{"cat", "/proc/self/environ"},

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/narfs/narfs/daemon/gc"
+	"github.com/narfs/narfs/daemon/owner"
+	"github.com/narfs/narfs/daemon/workerproto"
+	"github.com/narfs/narfs/internal/nix"
+)
+
+// What a command of a guest needs of his files, his own process sees to: the owner reads and writes none of them.
+
+// envLinks is the variable by which a guest says where those of his arguments lead that are in his file system: a JSON object.
+const envLinks = "NARFS_LINKS"
+
+// door returns what changes a request of this process for an owner of another user.
+func (p *process) door(ctx context.Context, dir string) func(*owner.Request) (func() error, error) {
+	return func(req *owner.Request) (end func() error, err error) {
+		if links := p.links(req.Args); len(links) > 0 {
+			text, err := json.Marshal(links)
+			if err != nil {
+				return nil, err
+			}
+			req.Env = append(req.Env, envLinks+"="+string(text))
+		}
+		if p.outLink == "" {
+			return func() error { return nil }, nil
+		}
+		return p.makeLinks(ctx, dir, req)
+	}
+}
+
+// links returns which of some arguments, or what stands before their names of outputs, lead into a store, and where.
+func (p *process) links(args []string) map[string]string {
+	links := map[string]string{}
+	for _, arg := range args {
+		name, _ := cutOutputs(arg)
+		if to := p.leadsTo(name); to != "" {
+			links[name] = to
+		}
+	}
+	return links
+}
+
+// leadsTo returns the base name of a store path, with what is behind it, that a path of the file system is or leads to.
+func (p *process) leadsTo(name string) string {
+	if name == "" || strings.HasPrefix(name, "-") || strings.HasPrefix(name, string(nix.DefaultStoreDir)+"/") {
+		return "" // or it is known what is meant
+	}
+	at, todo := "/", splitPath(p.abs(name))
+	for links := 0; len(todo) > 0 && links <= maxLinks; {
+		if _, err := nix.ParseBaseName(todo[0]); err == nil {
+			return strings.Join(todo, "/")
+		}
+		next := filepath.Join(at, todo[0])
+		todo = todo[1:]
+		to, err := os.Readlink(next)
+		if err != nil { // no link
+			at = next
+			continue
+		}
+		links++
+		if filepath.IsAbs(to) {
+			at = "/"
+		}
+		todo = append(splitPath(to), todo...)
+	}
+	return ""
+}
+
+// linkPlan is what the owner tells a guest who wants links to outputs: a line before all else. The paths stay until the guest has ended
+// his input.
+type linkPlan struct {
+	StoreDir nix.StoreDir
+	Links    [][2]string // what is behind the name, and where it leads
+}
+
+// outLink is a link to be made.
+type outLink struct {
+	suffix string // of its name
+	path   nix.StorePath
+}
+
+// maxPlan bounds a linkPlan.
+const maxPlan = 16 << 20
+
+// offerLinks has a guest make links.
+func (p *process) offerLinks(ctx context.Context, dir nix.StoreDir, links []outLink) error {
+	plan := linkPlan{StoreDir: dir}
+	for _, l := range links {
+		plan.Links = append(plan.Links, [2]string{l.suffix, dir.Path(l.path)})
+	}
+	if err := json.NewEncoder(p.stdout).Encode(plan); err != nil {
+		return err
+	}
+	r, done := interruptible(ctx, p.stdin)
+	defer done()
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+
+// makeLinks stands between the owner and our standard files and makes the links that he offers.
+func (p *process) makeLinks(ctx context.Context, dir string, req *owner.Request) (end func() error, err error) {
+	in, hold, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	out, w, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close(), hold.Close())
+	}
+	stdout := req.Stdout
+	req.Stdin, req.Stdout = in, w
+	done := make(chan error, 1)
+	go func() {
+		dec := json.NewDecoder(io.LimitReader(out, maxPlan))
+		var plan linkPlan
+		err := dec.Decode(&plan)
+		switch {
+		case errors.Is(err, io.EOF): // nothing was built
+			err = nil
+		case err != nil:
+			err = fmt.Errorf("the owner of %s offers no links: %w", dir, err)
+		default:
+			err = p.takePlan(ctx, dir, plan)
+		}
+		_ = hold.Close()
+		_, cerr := io.Copy(stdout, skipNewline(io.MultiReader(dec.Buffered(), out)))
+		done <- errors.Join(err, cerr, out.Close())
+	}()
+	return func() error { return errors.Join(w.Close(), <-done, in.Close()) }, nil
+}
+
+// skipNewline reads over a newline that comes first.
+func skipNewline(in io.Reader) io.Reader {
+	r := bufio.NewReader(in)
+	if first, err := r.Peek(1); err == nil && first[0] == '\n' {
+		_, _ = r.Discard(1)
+	}
+	return r
+}
+
+// check refuses what was not asked for: the owner may be anybody.
+func (plan linkPlan) check() error {
+	if _, err := nix.ParseStoreDir(string(plan.StoreDir)); err != nil {
+		return err
+	}
+	for _, l := range plan.Links {
+		if _, err := nix.ParseStorePath(plan.StoreDir, l[1]); err != nil {
+			return err
+		}
+		if strings.Contains(l[0], "/") {
+			return fmt.Errorf("%q cannot be the end of a link's name", l[0])
+		}
+	}
+	return nil
+}
+
+// takePlan makes links and has the owner take them for roots.
+func (p *process) takePlan(ctx context.Context, dir string, plan linkPlan) error {
+	if err := plan.check(); err != nil {
+		return fmt.Errorf("links that the owner of %s offers: %w", dir, err)
+	}
+	conn, err := owner.Connect(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing to lose
+	client, err := workerproto.Open(conn, conn, plan.StoreDir, workerproto.Latest)
+	if err != nil {
+		return err
+	}
+	for _, l := range plan.Links {
+		link := filepath.Clean(p.abs(p.outLink)) + l[0]
+		if err := gc.MakeLink(l[1], plan.StoreDir, link); err != nil {
+			return err
+		}
+		if err := client.AddIndirectRoot(link); err != nil {
+			return fmt.Errorf("root %s: %w", link, err)
+		}
+	}
+	return nil
+}
