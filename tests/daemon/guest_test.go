@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -85,6 +86,51 @@ func TestClosedDir(t *testing.T) {
 		if got := env.Run(t, own); got.Code == 0 || name == "gone" && !strings.Contains(got.Stderr, "the working directory is gone") {
 			t.Errorf("%s: narfs add exits with %d: %s", name, got.Code, got.Stderr)
 		}
+	}
+}
+
+// Another user copies by ssh what the daemon has, and it takes what he copies from there as far as it takes what is his.
+func TestGuestCopies(t *testing.T) {
+	t.Parallel()
+	s := env.NewStore(t)
+	g := newGuest(t, s)
+	path := s.Must("add", "--name", "x", "/etc/passwd")
+	daemon(t, s)
+	there := filepath.Join(g.dir, "there")
+	script := "#!/bin/sh\nunset NARFS_STATE_DIR; exec " + g.binary + " serve --write --state " + there + "\n"
+	if err := os.WriteFile(filepath.Join(g.dir, "ssh"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{there, filepath.Join(g.dir, "home")} {
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(path, filepath.Join(g.dir, "home", "result")); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) env.Result {
+		t.Helper()
+		cmd := g.command(args...)
+		cmd.Dir = filepath.Join(g.dir, "home")
+		cmd.Env = append(cmd.Env, "PATH="+g.dir+":"+os.Getenv("PATH"))
+		return env.Run(t, cmd)
+	}
+	if r := run("copy", "--to", "ssh://there", "result"); r.Code != 0 || strings.TrimSpace(r.Stdout) != path {
+		t.Errorf("copy --to exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	text := run("--state", there, "add", "--text", filepath.Join(g.dir, "ssh"))
+	unsigned := run("--state", there, "add", "--name", "unsigned", g.binary)
+	if text.Code != 0 || unsigned.Code != 0 {
+		t.Fatal(text.Stderr, unsigned.Stderr)
+	}
+	for _, p := range []string{text.Stdout, unsigned.Stdout} {
+		if r := run("copy", "--from", "ssh://there", strings.TrimSpace(p)); r.Code != 0 || r.Stdout != p {
+			t.Errorf("copy --from exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+		}
+	}
+	if r := run("doctor"); !strings.Contains(r.Stdout, "whose daemon (process ") || !strings.Contains(r.Stdout, "lets you in and does not trust you") {
+		t.Errorf("doctor says %s", r.Stdout)
 	}
 }
 
