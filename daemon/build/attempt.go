@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/narfs/narfs/daemon/build/builtin"
 	"github.com/narfs/narfs/daemon/build/sandbox"
@@ -297,7 +298,14 @@ func (a *attempt) outcome(ctx context.Context, program string, exit sandbox.Exit
 		return cause
 	}
 	if errors.Is(err, sandbox.ErrBuilder) {
-		return fail(nixwire.PermanentFailure, "builder for '%s' failed: executing '%s': %v", g.b.print(g.path), program, err)
+		why, hint := err, ""
+		if number, ok := errors.AsType[syscall.Errno](err); ok {
+			why = number
+		}
+		if errors.Is(err, syscall.ENOENT) && a.sandbox && !strings.HasPrefix(program, string(g.b.store.Dir())+"/") {
+			hint = " (of this machine, builders see what sandbox-paths lists)"
+		}
+		return fail(nixwire.PermanentFailure, "builder for '%s' failed: executing '%s': %v%s", g.b.print(g.path), program, why, hint)
 	}
 	if err != nil {
 		return fmt.Errorf("builder for '%s': %w", g.b.print(g.path), err)

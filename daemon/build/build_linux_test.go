@@ -148,6 +148,23 @@ func (k *bench) want(ctx context.Context, t *testing.T, c *client, p nix.StorePa
 	return k.b.Build(ctx, []build.Wanted{{Path: p}}, build.Normal, o)[0]
 }
 
+// A builder that the sandbox does not have: what it has of this machine is said, and else only what is wrong.
+func TestNoBuilder(t *testing.T) {
+	t.Parallel()
+	k := newBench(t)
+	for builder, want := range map[string]string{
+		"/no/such": "executing '/no/such': no such file or directory (of this machine, builders see what sandbox-paths lists)",
+		"/bin":     "executing '/bin': permission denied",
+	} {
+		d := derivation("absent", "")
+		d.Builder = builder
+		r := k.want(t.Context(), t, &client{}, k.add(t, d))
+		if r.Status != nixwire.PermanentFailure || !strings.HasSuffix(r.Err, want) {
+			t.Errorf("%v: %s; want %q", r.Status, r.Err, want)
+		}
+	}
+}
+
 // Who wants to know when he has heard all that has happened is told: also while the builder is silent, and at the end.
 func TestHeard(t *testing.T) {
 	t.Parallel()
