@@ -219,6 +219,9 @@ func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings
 			} else {
 				results[i] = b.realise(ctx, w.Path, nil, w.Outputs, mode, o)
 			}
+			if results[i].Status == nixwire.AlreadyValid { // else the goal has seen to it
+				b.recordOutputs(ctx, results[i].Outputs, o)
+			}
 			if !results[i].OK() && !o.KeepGoing {
 				cancel(ErrGivenUp)
 			}
@@ -227,6 +230,36 @@ func (b *Builder) Build(ctx context.Context, all []Wanted, mode Mode, o Settings
 	}
 	_ = group.Wait()
 	return results
+}
+
+// recordOutputs records which paths outputs are, where nothing says so: who has something built may ask for its realisation, whether or
+// not the path follows from the derivation. It is not the end of the world if that fails.
+func (b *Builder) recordOutputs(ctx context.Context, outputs []Output, o Settings) {
+	for _, out := range outputs {
+		if out.Realisation.ID.Hash.IsZero() {
+			continue
+		}
+		known, err := b.store.KnownRealisation(out.Realisation.ID)
+		if err == nil && known.OutPath.IsZero() {
+			r := out.Realisation
+			if err = o.sign(&r); err == nil {
+				_, err = b.store.Realise(ctx, r)
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			b.opts.Logger.WarnContext(ctx, "a realisation cannot be recorded", "id", out.Realisation.ID.String(), "err", err)
+		}
+	}
+}
+
+// sign signs a realisation with the machine's keys.
+func (o Settings) sign(r *nix.Realisation) error {
+	for _, key := range o.Keys {
+		if err := r.Sign(key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ErrGivenUp is in the texts of results of what was not built because something else had failed.

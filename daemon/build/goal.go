@@ -136,6 +136,9 @@ func (g *goal) run(ctx context.Context, key goalKey) {
 	defer g.o.Pins.Release()
 	g.o.Hear, g.o.Heard = g.pass, nil
 	g.result = g.work(ctx)
+	if g.d != nil && !g.impure() {
+		g.b.recordOutputs(ctx, g.result.Outputs, g.o)
+	}
 	if ctx.Err() != nil && !g.result.OK() {
 		g.result = failed(nixwire.MiscFailure, "build of '%s' was interrupted: %v", g.b.print(g.path), context.Cause(ctx))
 	}
@@ -297,7 +300,7 @@ func (g *goal) viaResolved(ctx context.Context, d *drv.Derivation) Result {
 	if err != nil {
 		return failed(nixwire.MiscFailure, "%v", err)
 	}
-	if kind, _ := g.d.Kind(); kind == drv.Impure {
+	if g.impure() {
 		return r
 	}
 	for i, out := range r.Outputs {
@@ -310,12 +313,16 @@ func (g *goal) viaResolved(ctx context.Context, d *drv.Derivation) Result {
 	return r
 }
 
+// impure reports whether the outputs are others each time, so that nobody is told that they are there.
+func (g *goal) impure() bool {
+	kind, err := g.d.Kind()
+	return err == nil && kind == drv.Impure
+}
+
 // register signs a realisation and records it.
 func (g *goal) register(ctx context.Context, r *nix.Realisation) error {
-	for _, key := range g.o.Keys {
-		if err := r.Sign(key); err != nil {
-			return err
-		}
+	if err := g.o.sign(r); err != nil {
+		return err
 	}
 	return g.b.store.RealiseAnew(ctx, *r)
 }

@@ -117,3 +117,36 @@ func TestMigrateRealisations(t *testing.T) {
 		}
 	})
 }
+
+// TestRealisationsOfInputAddressed: clients with ca-derivations want the realisation of whatever they have had built, also where the path
+// follows from the derivation, and whoever built it.
+func TestRealisationsOfInputAddressed(t *testing.T) {
+	t.Parallel()
+	env.Require(t, env.Root())
+	eachRelease(t, func(t *testing.T, c *client) {
+		t.Helper()
+		s := serveStore(t, forBuilds()...)
+		l := s.client(t, c)
+		expression := `let mk = name: script: attrs: derivation ({ inherit name; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/bin:/usr/bin"; args = [ "-c" script ]; } // attrs);
+			fixed = mk "fixed" "echo fixed > $out" { outputHashAlgo = "sha256"; outputHashMode = "flat"; outputHash = builtins.hashString "sha256" "fixed\n"; };
+			in mk "addressed" "cat ${fixed} > $out; echo > $dev" { outputs = [ "out" "dev" ]; }`
+		file := filepath.Join(l.Root, "addressed.nix")
+		write(t, file, expression, 0o644)
+		nix := func(args ...string) string {
+			t.Helper()
+			return l.must(t, "nix", append([]string{"--extra-experimental-features", "nix-command ca-derivations"}, args...)...)
+		}
+		out := strings.Fields(output(t, l, "nix-build", "--no-out-link", file))[0] // by one who does not know of realisations
+		if got := nix("path-info", "-f", file); !slices.Contains(strings.Fields(got), out) {
+			t.Errorf("path-info prints %s; want %s", got, out)
+		}
+		var infos []struct{ ID, OutPath string }
+		if err := json.Unmarshal([]byte(nix("realisation", "info", "--json", "-f", file)), &infos); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(infos, func(i struct{ ID, OutPath string }) bool { return i.OutPath == filepath.Base(out) }) {
+			t.Errorf("realisation info prints %+v; want one with %s", infos, out)
+		}
+		nix("copy", "--to", "file://"+filepath.Join(l.Root, "cache"), "-f", file)
+	})
+}
