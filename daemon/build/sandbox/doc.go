@@ -8,9 +8,12 @@
 // program again, under a name by which [Main] knows it, and that does so once more:
 //
 //	narfs                process that calls Run
-//	└─ keeper            process 1 of an outer process namespace, in the user namespace; only waits
+//	└─ keeper            process 1 of an outer process namespace; only waits
 //	   └─ builder        process 1 of the inner one, in new mount, IPC, UTS and network namespaces: mounts what it is to
 //	                     see, gives up all capabilities, executes the builder
+//
+// The user namespace begins with the keeper, or, where that can have a process namespace without (root's can), with the builder: who
+// begins one is a copy of the process that starts it, with all its memory until it executes something else, and the keeper has less.
 //
 // Linux 5.12 or newer is needed.
 //

@@ -28,32 +28,51 @@ func needed() []uintptr {
 	}
 }
 
-// keeperAttributes says how the keeper begins. Root's keeper keeps root's id, though its namespace has no name for it,
-// and so the builder to be can open what only root can reach.
-func keeperAttributes(s Spec, groups bool) *syscall.SysProcAttr {
-	uid, gid := inside(s)
-	return &syscall.SysProcAttr{
-		Setsid:                     true,
-		Pdeathsig:                  syscall.SIGKILL,
-		Cloneflags:                 unix.CLONE_NEWUSER | unix.CLONE_NEWPID,
-		UidMappings:                []syscall.SysProcIDMap{{ContainerID: uid, HostID: s.UID, Size: 1}},
-		GidMappings:                []syscall.SysProcIDMap{{ContainerID: gid, HostID: s.GID, Size: 1}},
-		GidMappingsEnableSetgroups: groups,
-		AmbientCaps:                needed(),
+// keeperAttributes says how the keeper begins. Where it can have a process namespace only within a user namespace, that begins with it.
+func keeperAttributes(o order) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: unix.CLONE_NEWPID}
+	if o.Bare {
+		a.Cloneflags |= unix.CLONE_NEWNS // see showOwn
+	} else {
+		addUser(a, o)
 	}
+	return a
 }
 
-func builderAttributes(s Spec) *syscall.SysProcAttr {
+// builderAttributes says how the builder to be begins. Root's has root's id still, though its namespace has no name for it, and so it can
+// open what only root can reach.
+func builderAttributes(o order) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{
-		Setsid:      true,
-		Pdeathsig:   syscall.SIGKILL,
-		Cloneflags:  unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-		AmbientCaps: needed(),
+		Setsid: true, Pdeathsig: syscall.SIGKILL, AmbientCaps: needed(),
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 	}
-	if !s.Network {
+	if o.Bare {
+		addUser(a, o)
+	}
+	if !o.Spec.Network {
 		a.Cloneflags |= unix.CLONE_NEWNET
 	}
 	return a
+}
+
+// addUser has a process begin the user namespace. It takes copying the memory of the process that starts it, for how that is done.
+func addUser(a *syscall.SysProcAttr, o order) {
+	uid, gid := inside(o.Spec)
+	a.Cloneflags |= unix.CLONE_NEWUSER
+	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: o.Spec.UID, Size: 1}}
+	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: o.Spec.GID, Size: 1}}
+	a.GidMappingsEnableSetgroups = o.DropGroups
+	a.AmbientCaps = needed()
+}
+
+// showOwn has /proc show the processes of the keeper's namespace, to the keeper and the builder to be: who begins a user namespace for
+// another process does it there.
+func showOwn() error {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == nil {
+		err = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	}
+	return step("show the builder's processes", err)
 }
 
 // keep starts the process that becomes the builder, waits for it, and ends as it did. The builder's namespace ends with
@@ -66,8 +85,13 @@ func keep() int {
 	if err != nil {
 		return tell(err)
 	}
+	if o.Bare {
+		if err := showOwn(); err != nil {
+			return tell(err)
+		}
+	}
 	cmd := again(context.Background(), what, reportTo, os.Stdout, "builder")
-	cmd.SysProcAttr = builderAttributes(o.Spec)
+	cmd.SysProcAttr = builderAttributes(o)
 	if err := cmd.Start(); err != nil {
 		return tell(&SetupError{Op: "make the builder's namespaces", Err: err, Hint: hint(err)})
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,6 +38,7 @@ const (
 type order struct {
 	Spec       Spec // without Log
 	DropGroups bool
+	Bare       bool // the keeper is in the user namespace of the process that calls Run
 	Probe      bool // only set up
 }
 
@@ -62,8 +64,8 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 	}
 	logTo, cpu := s.Log, s.CPU
 	s.Log, s.CPU = nil, nil
-	groups := mayDropGroups()
-	what, err := sealed(order{Spec: s, DropGroups: groups, Probe: probe})
+	o := order{Spec: s, DropGroups: mayDropGroups(), Bare: mayAdminister(), Probe: probe}
+	what, err := sealed(o)
 	if err != nil {
 		return fail("describe the build", err)
 	}
@@ -104,7 +106,7 @@ func run(ctx context.Context, s Spec, probe bool) (Exit, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cmd := again(ctx, what, reportTo, slave)
-	cmd.SysProcAttr = keeperAttributes(s, groups)
+	cmd.SysProcAttr = keeperAttributes(o)
 	if s.Cgroup {
 		group, err := newCgroup()
 		if err != nil {
@@ -173,6 +175,18 @@ func mayDropGroups() bool {
 	}
 	text, err := os.ReadFile("/proc/self/setgroups")
 	return err != nil || string(bytes.TrimSpace(text)) == "allow"
+}
+
+// mayAdminister reports whether this process may make namespaces of all kinds without one for users, and mount what it likes there: it may
+// administer the system, in its first user namespace.
+func mayAdminister() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil || sets[0].Effective&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return false
+	}
+	text, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && slices.Equal(strings.Fields(string(text)), []string{"0", "0", "4294967295"})
 }
 
 func (r report) err() error {

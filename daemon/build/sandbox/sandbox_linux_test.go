@@ -895,7 +895,7 @@ func TestFUSEStore(t *testing.T) {
 	}
 }
 
-// BenchmarkRun is what a builder that does nothing costs.
+// BenchmarkRun is what a builder that does nothing costs, and what it costs a process with much memory.
 func BenchmarkRun(b *testing.B) {
 	dir := b.TempDir()
 	s := sandbox.Spec{
@@ -908,10 +908,19 @@ func BenchmarkRun(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	for b.Loop() {
-		if exit, err := sandbox.Run(b.Context(), s); err != nil || exit != (sandbox.Exit{}) {
-			b.Fatal(exit, err)
-		}
+	for _, size := range []int{0, 100 << 20} {
+		b.Run(fmt.Sprintf("memory=%dMiB", size>>20), func(b *testing.B) {
+			memory := make([]byte, size)
+			for i := 0; i < size; i += 4096 {
+				memory[i] = 1
+			}
+			for b.Loop() {
+				if exit, err := sandbox.Run(b.Context(), s); err != nil || exit != (sandbox.Exit{}) {
+					b.Fatal(exit, err)
+				}
+			}
+			runtime.KeepAlive(memory)
+		})
 	}
 }
 
