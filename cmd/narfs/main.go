@@ -12,11 +12,9 @@ import (
 	"syscall"
 
 	"github.com/narfs/narfs/daemon/build/builtin"
-	"github.com/narfs/narfs/daemon/build/sandbox"
 )
 
 func main() {
-	sandbox.Main()
 	if code, ran := builtin.Main(os.Args); ran {
 		os.Exit(code)
 	}

@@ -1,11 +1,9 @@
 package sandbox
 
 import (
-	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Main does what [Run] started this process for, and does not return then: it is a builder's keeper, or becomes the
-// builder. In any other process it does nothing. A program that calls Run has to call it before anything else.
-func Main() {
+// init does what [Run] started this process for, and does not return then: it is a builder's keeper, or becomes the
+// builder. In any other process it does nothing. By the time that the program's main function began, packages would have been initialised
+// that a keeper has no need of, which takes longer than all that it does.
+func init() { //nolint:gochecknoinits // see above
 	if os.Args[0] != childName {
 		return
 	}
@@ -44,13 +43,6 @@ func tell(err error) int {
 		_, _ = unix.Write(reportFD, text)
 	}
 	return 1
-}
-
-func readOrder(f *os.File) (o order, err error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return o, step("read what to run", err)
-	}
-	return o, step("read what to run", gob.NewDecoder(f).Decode(&o))
 }
 
 // step names what was being done when err came.

@@ -5,7 +5,7 @@
 //
 // The builder is process 1 of a process namespace, in a user namespace that knows no other user than the one it runs
 // as; both work for root and, where the system lets them make such namespaces, for everybody. Run executes its own
-// program again, under a name by which [Main] knows it, and that does so once more:
+// program again, under a name by which this package knows it as it is initialised, and that does so once more:
 //
 //	narfs                process that calls Run
 //	└─ keeper            process 1 of an outer process namespace; only waits

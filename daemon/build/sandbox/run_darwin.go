@@ -112,6 +112,3 @@ func Available(context.Context) error {
 	_, err := os.Stat(sandboxExec)
 	return err
 }
-
-// Main does nothing: it is of use where Run starts this program once more.
-func Main() {}

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"bytes"
 	"context"
-	"encoding/gob"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +23,7 @@ const childName = "narfs-build-child"
 
 // Descriptors of the child besides the standard ones.
 const (
-	orderFD  = 3 // an order, gob-encoded: the values of the environment need not be UTF-8, which JSON would ask for
+	orderFD  = 3 // an order
 	reportFD = 4 // where readyMark comes just before the builder is executed, and a report if something fails
 )
 
@@ -33,14 +32,6 @@ const (
 	readyMark  = '\x02' // all is set up
 	signalMark = '\x03' // the builder was killed by the signal whose number follows
 )
-
-// order is what the child is told.
-type order struct {
-	Spec       Spec // without Log
-	DropGroups bool
-	Bare       bool // the keeper is in the user namespace of the process that calls Run
-	Probe      bool // only set up
-}
 
 // report is why the child could not become the builder.
 type report struct {
@@ -218,24 +209,6 @@ func inside(s Spec) (uid, gid int) {
 
 // workDir is the folder that overlayfs wants beside the writable one.
 func workDir(s Spec) string { return s.Outputs + ".work" }
-
-// sealed returns a file in memory that holds o.
-func sealed(o order) (*os.File, error) {
-	fd, err := unix.MemfdCreate(childName, unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), childName)
-	if err := gob.NewEncoder(f).Encode(o); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
-}
 
 // copyLog copies until nobody has the terminal's other end. It goes on reading when w fails, so that the builder can
 // be killed and does not wait for a reader.

@@ -16,6 +16,3 @@ func Run(context.Context, Spec) (Exit, error) {
 
 // Available returns an error: builders run on Linux and macOS only.
 func Available(context.Context) error { return errSystem }
-
-// Main does nothing: it is of use where Run starts this program once more.
-func Main() {}
