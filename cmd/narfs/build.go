@@ -146,6 +146,9 @@ func (p *process) buildArg(s *store.Store, arg string, again bool) (o buildArg, 
 	o.path, err = p.orValid(s, name)
 	invalid := isA[*store.NotValidError](err)
 	if err != nil && (!invalid || o.path.IsZero()) {
+		if invalid && strings.HasSuffix(name, ".nix") {
+			err = hint(err, "nix-instantiate makes a derivation of an expression: narfs build $(nix-instantiate "+name+")")
+		}
 		return o, err
 	}
 	if store.IsDerivation(o.path) || len(o.outputs) > 0 || !invalid && !again {
