@@ -56,25 +56,17 @@ func (p *process) leadsTo(name string) string {
 	if name == "" || strings.HasPrefix(name, "-") || strings.HasPrefix(name, string(nix.DefaultStoreDir)+"/") {
 		return "" // or it is known what is meant
 	}
-	at, todo := "/", splitPath(p.abs(name))
-	for links := 0; len(todo) > 0 && links <= maxLinks; {
-		if _, err := nix.ParseBaseName(todo[0]); err == nil {
-			return strings.Join(todo, "/")
+	for at, todo := range steps(p.abs(name)) {
+		if base := filepath.Base(at); isBaseName(base) {
+			return strings.Join(append([]string{base}, todo...), "/")
 		}
-		next := filepath.Join(at, todo[0])
-		todo = todo[1:]
-		to, err := os.Readlink(next)
-		if err != nil { // no link
-			at = next
-			continue
-		}
-		links++
-		if filepath.IsAbs(to) {
-			at = "/"
-		}
-		todo = append(splitPath(to), todo...)
 	}
 	return ""
+}
+
+func isBaseName(name string) bool {
+	_, err := nix.ParseBaseName(name)
+	return err == nil
 }
 
 // linkPlan is what the owner tells a guest who wants links to outputs: a line before all else. The paths stay until the guest has ended

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
@@ -118,29 +119,40 @@ func (p *process) onDisk(s *store.Store, arg string) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	at, todo := "/", splitPath(p.abs(arg))
-	for links := 0; len(todo) > 0 && links <= maxLinks; {
-		next := filepath.Join(at, todo[0])
-		todo = todo[1:]
-		if inStore, ok := inMount(mounts, s.StateDir(), string(s.Dir()), next); ok {
+	for at, todo := range steps(p.abs(arg)) {
+		if inStore, ok := inMount(mounts, s.StateDir(), string(s.Dir()), at); ok {
 			sp, rest, err := nix.SplitStorePath(s.Dir(), strings.Join(append([]string{string(s.Dir()), inStore}, todo...), "/"))
 			if err != nil {
 				return target{}, unknown
 			}
 			return valid(s, target{arg, sp, rest})
 		}
-		to, err := os.Readlink(next)
-		if err != nil { // no link
-			at = next
-			continue
-		}
-		links++
-		if filepath.IsAbs(to) {
-			at = "/"
-		}
-		todo = append(splitPath(to), todo...)
 	}
 	return target{}, unknown
+}
+
+// steps goes the way to what an absolute path names, through links, and tells where it is, before it looks at what is there, and what is
+// still to go.
+func steps(name string) iter.Seq2[string, []string] {
+	return func(yield func(string, []string) bool) {
+		at, todo := "/", splitPath(name)
+		for links := 0; len(todo) > 0 && links <= maxLinks; {
+			next := filepath.Join(at, todo[0])
+			if todo = todo[1:]; !yield(next, todo) {
+				return
+			}
+			to, err := os.Readlink(next)
+			if err != nil { // no link
+				at = next
+				continue
+			}
+			links++
+			if filepath.IsAbs(to) {
+				at = "/"
+			}
+			todo = append(splitPath(to), todo...)
+		}
+	}
 }
 
 func splitPath(name string) []string {
