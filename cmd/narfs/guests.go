@@ -59,6 +59,7 @@ func (p *process) mayGuest(cmd *cobra.Command) error {
 	if !ok {
 		instead := map[string]string{
 			"add":    "nix-store --add does it, with NIX_REMOTE=unix://" + p.keeper.store.StateDir() + "/" + owner.PublicSocket,
+			"copy":   "copy from the other side: narfs --state DIR copy --from " + p.keeper.store.StateDir() + " PATH",
 			"delete": "narfs gc PATH deletes it, if nothing keeps it",
 		}
 		return hint(fmt.Errorf("narfs %s is not done for other users", name), cmp.Or(instead[name], "run it as the user whose store it is"))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -42,7 +43,8 @@ func (p *process) withOther(ctx context.Context, dir string, u use, fn func(ctx 
 		opts.StoreDir = p.keeper.store.Dir()
 	}
 	s, err := p.open(dir, opts) //nolint:contextcheck // it cannot be interrupted
-	if _, owned := errors.AsType[*lock.OwnedError](err); owned {
+	if isA[*lock.OwnedError](err) || errors.Is(err, iofs.ErrPermission) {
+		// Whoever has it may let others in.
 		remote := &remotePeer{p: p, dir: dir, storeDir: p.keeper.store.Dir()}
 		if code, derr := remote.run(ctx, nil, io.Discard, "version"); derr != nil || code != exitDone {
 			return err

@@ -119,6 +119,10 @@ func TestGuestCopies(t *testing.T) {
 	if r := run("copy", "--to", "ssh://there", "result"); r.Code != 0 || strings.TrimSpace(r.Stdout) != path {
 		t.Errorf("copy --to exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
+	mine := filepath.Join(g.dir, "home", "mine")
+	if r := run("--state", mine, "copy", "--from", s.State, path); r.Code != 0 || strings.TrimSpace(r.Stdout) != path {
+		t.Errorf("copy --from the daemon's store exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
 	text := run("--state", there, "add", "--text", filepath.Join(g.dir, "ssh"))
 	unsigned := run("--state", there, "add", "--name", "unsigned", g.binary)
 	if text.Code != 0 || unsigned.Code != 0 {
