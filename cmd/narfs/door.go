@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/narfs/narfs/daemon/gc"
 	"github.com/narfs/narfs/daemon/owner"
 	"github.com/narfs/narfs/daemon/workerproto"
@@ -53,7 +55,7 @@ func (p *process) links(args []string) map[string]string {
 
 // leadsTo returns the base name of a store path, with what is behind it, that a path of the file system is or leads to.
 func (p *process) leadsTo(name string) string {
-	if name == "" || strings.HasPrefix(name, "-") || strings.HasPrefix(name, string(nix.DefaultStoreDir)+"/") {
+	if name == "" || len(name) >= unix.PathMax || strings.HasPrefix(name, "-") || strings.HasPrefix(name, string(nix.DefaultStoreDir)+"/") {
 		return "" // or it is known what is meant
 	}
 	for at, todo := range steps(p.abs(name)) {
