@@ -39,8 +39,12 @@ func newAdd(p *process) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return p.withStore(cmd.Context(), use{creates: true}, func(ctx context.Context, s *store.Store) error {
-				return p.add(ctx, s, args, o, opts)
+			p.asGuest = func(ctx context.Context, state string) error { return p.addAsGuest(ctx, state, args, o, opts) }
+			return p.withStore(cmd.Context(), use{creates: true}, func(ctx context.Context, s *store.Store) (err error) {
+				if opts.References, err = p.storePaths(s, o.references); err != nil {
+					return err
+				}
+				return p.add(ctx, s, s.Dir(), args, o, opts)
 			})
 		},
 	}
@@ -85,30 +89,32 @@ func (o *addOptions) check(p *process, args []string) (store.AddOptions, error) 
 	return opts, nil
 }
 
-func (p *process) add(ctx context.Context, s *store.Store, args []string, o addOptions, opts store.AddOptions) error {
-	var err error
-	if opts.References, err = p.storePaths(s, o.references); err != nil {
-		return err
-	}
+// adder is what things are added to: a store, or a daemon's.
+type adder interface {
+	Add(ctx context.Context, r io.Reader, opts store.AddOptions) (nix.PathInfo, error)
+	AddTree(ctx context.Context, path string, opts store.AddOptions) (nix.PathInfo, error)
+}
+
+func (p *process) add(ctx context.Context, to adder, dir nix.StoreDir, args []string, o addOptions, opts store.AddOptions) error {
 	m := p.meter("add")
 	defer m.close()
 	for _, arg := range args {
-		info, err := p.addOne(ctx, s, arg, o, opts, m)
+		info, err := p.addOne(ctx, to, arg, o, opts, m)
 		if err != nil {
 			return err
 		}
 		m.finished()
-		if _, err := fmt.Fprintln(m.beside(p.stdout), s.Dir().Path(info.Path)); err != nil {
+		if _, err := fmt.Fprintln(m.beside(p.stdout), dir.Path(info.Path)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *process) addOne(ctx context.Context, s *store.Store, arg string, o addOptions, opts store.AddOptions, m *meter) (info nix.PathInfo, err error) {
+func (p *process) addOne(ctx context.Context, to adder, arg string, o addOptions, opts store.AddOptions, m *meter) (info nix.PathInfo, err error) {
 	if arg == "-" {
 		err = p.withInput(ctx, arg, m, func(r io.Reader) error {
-			info, err = s.Add(ctx, r, opts)
+			info, err = to.Add(ctx, r, opts)
 			return err
 		})
 		return info, err
@@ -126,7 +132,7 @@ func (p *process) addOne(ctx context.Context, s *store.Store, arg string, o addO
 	m.at(opts.Name)
 	opts.Progress = func(n int) { m.add(int64(n)) }
 	defer m.measure(ctx, name)()
-	return s.AddTree(ctx, name, opts)
+	return to.AddTree(ctx, name, opts)
 }
 
 // measure finds out beside the work how many bytes a tree has, as far as progress cares; the result ends that.

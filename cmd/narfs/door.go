@@ -15,8 +15,10 @@ import (
 
 	"github.com/narfs/narfs/daemon/gc"
 	"github.com/narfs/narfs/daemon/owner"
+	"github.com/narfs/narfs/daemon/store"
 	"github.com/narfs/narfs/daemon/workerproto"
 	"github.com/narfs/narfs/internal/nix"
+	"github.com/narfs/narfs/nar"
 )
 
 // What a command of a guest needs of his files, his own process sees to: the owner reads and writes none of them.
@@ -164,23 +166,106 @@ func (p *process) takePlan(ctx context.Context, dir string, plan linkPlan) error
 	if err := plan.check(); err != nil {
 		return fmt.Errorf("links that the owner of %s offers: %w", dir, err)
 	}
-	conn, err := owner.Connect(ctx, dir)
+	return withDaemon(ctx, dir, plan.StoreDir, func(client *workerproto.Client) error {
+		for _, l := range plan.Links {
+			link := filepath.Clean(p.abs(p.outLink)) + l[0]
+			if err := gc.MakeLink(l[1], plan.StoreDir, link); err != nil {
+				return err
+			}
+			if err := client.AddIndirectRoot(link); err != nil {
+				return fmt.Errorf("root %s: %w", link, err)
+			}
+		}
+		return nil
+	})
+}
+
+// withDaemon calls fn with a connection to the daemon of a state directory, which ends with ctx.
+func withDaemon(ctx context.Context, state string, dir nix.StoreDir, fn func(*workerproto.Client) error) error {
+	conn, err := owner.Connect(ctx, state)
 	if err != nil {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing to lose
-	client, err := workerproto.Open(conn, conn, plan.StoreDir, workerproto.Latest)
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	client, err := workerproto.Open(conn, conn, dir, workerproto.Latest)
+	if err == nil {
+		err = fn(client)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// addAsGuest adds what the daemon cannot read: it gets the contents.
+func (p *process) addAsGuest(ctx context.Context, state string, args []string, o addOptions, opts store.AddOptions) error {
+	who, err := (&remotePeer{p: p, dir: state}).askIdentity(ctx)
 	if err != nil {
 		return err
 	}
-	for _, l := range plan.Links {
-		link := filepath.Clean(p.abs(p.outLink)) + l[0]
-		if err := gc.MakeLink(l[1], plan.StoreDir, link); err != nil {
-			return err
-		}
-		if err := client.AddIndirectRoot(link); err != nil {
-			return fmt.Errorf("root %s: %w", link, err)
-		}
+	if o.repair && !who.Trusted {
+		return errors.New("repairing is not allowed because you are not in 'trusted-users'")
 	}
-	return nil
+	for _, ref := range o.references {
+		sp, err := nix.ParseStorePath(who.StoreDir, ref)
+		if err != nil {
+			base := p.leadsTo(ref)
+			if sp, err = nix.ParseBaseName(base); err != nil {
+				return fmt.Errorf("%s is no store path, nor a link to one", ref)
+			}
+		}
+		opts.References = append(opts.References, sp)
+	}
+	return withDaemon(ctx, state, who.StoreDir, func(client *workerproto.Client) error {
+		return p.add(ctx, &daemonAdder{client}, who.StoreDir, args, o, opts)
+	})
+}
+
+// daemonAdder adds to a daemon's store.
+type daemonAdder struct{ client *workerproto.Client }
+
+func (d *daemonAdder) add(opts store.AddOptions, contents func(io.Writer) error) (nix.PathInfo, error) {
+	info, err := d.client.AddToStore(workerproto.AddToStoreRequest{
+		Name: opts.Name, Method: opts.Method, Algo: opts.Algo, References: opts.References, Repair: opts.Repair,
+	}, contents)
+	if err != nil {
+		return info, fmt.Errorf("add %s: %w", opts.Name, err)
+	}
+	return info, nil
+}
+
+// Add implements adder.
+func (d *daemonAdder) Add(_ context.Context, r io.Reader, opts store.AddOptions) (nix.PathInfo, error) {
+	return d.add(opts, func(w io.Writer) error { _, err := io.Copy(w, r); return err })
+}
+
+// AddTree implements adder.
+func (d *daemonAdder) AddTree(ctx context.Context, path string, opts store.AddOptions) (nix.PathInfo, error) {
+	if opts.Method == nix.MethodNAR {
+		return d.add(opts, func(w io.Writer) error {
+			return nar.Dump(&tellingWriter{w, opts.Progress}, path, nar.DumpOptions{CaseHack: opts.CaseHack})
+		})
+	}
+	f, err := openFile(ctx, path)
+	if err != nil {
+		return nix.PathInfo{}, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	return d.add(opts, func(w io.Writer) error { _, err := io.Copy(&tellingWriter{w, opts.Progress}, f); return err })
+}
+
+// tellingWriter tells how much is written.
+type tellingWriter struct {
+	w    io.Writer
+	tell func(n int)
+}
+
+// Write implements io.Writer.
+func (t *tellingWriter) Write(p []byte) (int, error) {
+	n, err := t.w.Write(p)
+	if t.tell != nil {
+		t.tell(n)
+	}
+	return n, err
 }

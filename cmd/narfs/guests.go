@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/narfs/narfs/daemon/acl"
-	"github.com/narfs/narfs/daemon/owner"
 )
 
 // guestRule says who may have the owner do a command that is not his own user, and with which flags beside those of all
@@ -58,7 +57,6 @@ func (p *process) mayGuest(cmd *cobra.Command) error {
 	rule, ok := guestCommands()[name]
 	if !ok {
 		instead := map[string]string{
-			"add":    "nix-store --add does it, with NIX_REMOTE=unix://" + p.keeper.store.StateDir() + "/" + owner.PublicSocket,
 			"copy":   "copy from the other side: narfs --state DIR copy --from " + p.keeper.store.StateDir() + " PATH",
 			"delete": "narfs gc PATH deletes it, if nothing keeps it",
 		}

@@ -34,7 +34,9 @@ type process struct {
 	guest   bool              // the client's files are not this process's to touch: see abs
 	leadTo  map[string]string // where those of a guest's arguments lead that are in his file system: see links
 
-	outLink string // links to make where the owner cannot: see makeLinks
+	// Where another user is the owner.
+	outLink string                                        // links to make, since he cannot: see makeLinks
+	asGuest func(ctx context.Context, state string) error // done instead of handing over what he would not do; nil for nothing
 
 	// Of the commands that read settings.
 	options []string // NAME=VALUE

@@ -211,6 +211,14 @@ func (p *process) own(ctx context.Context, dir string, u use) error {
 
 // askOtherOwner has the owner of another user's state directory do this command.
 func (p *process) askOtherOwner(ctx context.Context, dir string, u use, cause error) error {
+	if p.asGuest != nil {
+		if door, err := owner.Connect(ctx, dir); err == nil {
+			if err := errors.Join(door.Close(), p.asGuest(ctx, dir)); err != nil {
+				return err
+			}
+			return &exitError{exitDone}
+		}
+	}
 	code, err := p.handOver(ctx, dir, u)
 	var declined *owner.DeclinedError
 	switch {

@@ -238,8 +238,17 @@ func (c *Client) answerRead() error {
 
 // Do sends an operation with its arguments, and hears messages until the result is next to be read.
 func (c *Client) Do(op Operation, arguments func()) error {
+	return c.doWith(op, arguments, func(io.Writer) error { return nil })
+}
+
+// doWith is Do with something behind the arguments that has no end of its own: where that fails, there is nothing to wait for, and the
+// connection is of no further use.
+func (c *Client) doWith(op Operation, arguments func(), source func(io.Writer) error) error {
 	_ = c.W.Uint64(uint64(op)) // the writer keeps its first error
 	arguments()
+	if own, ok := errors.AsType[*sourceError](c.write(c.W, source)); ok {
+		return own.err
+	}
 	werr := c.W.Flush()
 	err := c.listen() // also of a server that has hung up: it has said why
 	if _, remote := errors.AsType[*RemoteError](err); werr != nil && !remote {
@@ -255,21 +264,44 @@ func (*Client) heard(op Operation, err error) error {
 	return fmt.Errorf("%v: %w", op, err)
 }
 
-// Send is Do with a stream of frames behind the arguments, which is written while the server may already say something.
+// sourceError says that what was to be sent could not be had: the connection is not to blame.
+type sourceError struct{ err error }
+
+// Error implements error.
+func (e *sourceError) Error() string { return e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *sourceError) Unwrap() error { return e.err }
+
+// write has a source write to the server. What it fails with is a *sourceError unless the connection has failed.
+func (c *Client) write(w io.Writer, source func(io.Writer) error) error {
+	err := source(w)
+	if ferr := c.W.Flush(); err != nil && ferr == nil {
+		return &sourceError{err}
+	}
+	return err
+}
+
+// Send is Do with a stream of frames behind the arguments, which is written while the server may already say something. Where the stream
+// fails the frames end, so that the server does not wait for more: it refuses half a NAR, and the connection can be used further.
 func (c *Client) Send(op Operation, arguments func(), stream func(io.Writer) error) error {
 	sent := make(chan error, 1)
 	go func() {
 		_ = c.W.Uint64(uint64(op))
 		arguments()
 		fw := wire.NewFrameWriter(c.W)
-		err := stream(fw)
-		if err == nil {
-			err = fw.Close()
+		err := c.write(fw, stream)
+		if cerr := errors.Join(fw.Close(), c.W.Flush()); err == nil {
+			err = cerr
 		}
-		sent <- errors.Join(err, c.W.Flush())
+		sent <- err
 	}()
 	err := c.listen()
-	if serr := <-sent; serr != nil {
+	serr := <-sent
+	if own, ok := errors.AsType[*sourceError](serr); ok {
+		return own.err
+	}
+	if serr != nil {
 		return errors.Join(serr, err)
 	}
 	return c.heard(op, err)
@@ -421,15 +453,13 @@ func (c *Client) AddToStore(req AddToStoreRequest, contents func(io.Writer) erro
 	if req.Method == nix.MethodText || len(req.References) > 0 {
 		return info, fmt.Errorf("version %v of the protocol adds neither texts nor references so", c.Version)
 	}
-	var cerr error
-	err = c.Do(AddToStore, func() {
+	err = c.doWith(AddToStore, func() {
 		_ = c.W.String(req.Name)
 		_ = c.W.Bool(req.Method != nix.MethodNAR || req.Algo != nix.SHA256)
 		_ = c.W.Bool(req.Method == nix.MethodNAR)
 		_ = c.W.String(req.Algo.String())
-		cerr = contents(c.W)
-	})
-	if err := errors.Join(cerr, err); err != nil {
+	}, contents)
+	if err != nil {
 		return info, err
 	}
 	info.Path, err = c.ReadPath()
@@ -463,12 +493,7 @@ func (c *Client) AddToStoreNar(req AddToStoreNarRequest, nar func(io.Writer) err
 	case c.Version.AtLeast(1, 21):
 		return c.addAsked(arguments, nar)
 	}
-	var nerr error
-	err := c.Do(AddToStoreNar, func() {
-		arguments()
-		nerr = nar(c.W)
-	})
-	return errors.Join(nerr, err)
+	return c.doWith(AddToStoreNar, arguments, nar)
 }
 
 // addAsked is AddToStoreNar where the server asks for the NAR, and may have said something else before, or have enough.

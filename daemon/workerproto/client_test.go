@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -146,5 +147,59 @@ func TestLongAnswers(t *testing.T) {
 	}
 	if got, err := c.QueryRealisation("x"); err != nil || got != json {
 		t.Errorf("QueryRealisation = %d bytes, %v; want all", len(got), err)
+	}
+}
+
+// Where what is to be sent cannot be had, nobody waits for the other side: with frames the connection goes on, without it is of no use.
+func TestSourceFails(t *testing.T) {
+	t.Parallel()
+	failure := errors.New("a failure")
+	hash, err := nix.ParseHash("sha256:"+strings.Repeat("0", 64), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := workerproto.AddToStoreNarRequest{Info: nix.PathInfo{Path: path(t, "g1w7hy3qg1w7hy3qg1w7hy3qg1w7hy3q-a"), NarHash: hash, NarSize: 8}}
+	for _, minor := range []uint8{20, 23, 38} {
+		ours, theirs := net.Pipe()
+		t.Cleanup(func() { _, _ = ours.Close(), theirs.Close() })
+		go func() {
+			defer theirs.Close() //nolint:errcheck // nobody listens any more
+			conn, err := workerproto.Accept(theirs, theirs, dir, workerproto.Greeting{Program: "test"})
+			if err == nil {
+				conn.StartWork()
+				err = errors.Join(conn.StopWork(), conn.W.Flush())
+			}
+			for err == nil {
+				if _, err = conn.Operation(); err == nil {
+					_, err = conn.ReadAddToStoreNar()
+				}
+				if err == nil && minor >= 23 {
+					_, err = io.Copy(io.Discard, conn.Framed())
+				} else if err == nil {
+					_, err = io.Copy(io.Discard, conn.R) // a NAR that does not end
+				}
+				if err == nil {
+					conn.StartWork()
+					err = conn.Fail("it ends early")
+				}
+			}
+		}()
+		c, err := workerproto.Open(ours, ours, dir, nixwire.Version{Major: 1, Minor: minor})
+		if err != nil {
+			t.Fatal(err)
+		}
+		times := 1
+		if minor >= 23 {
+			times = 3
+		}
+		for range times {
+			err = c.AddToStoreNar(req, func(w io.Writer) error {
+				_, err := io.WriteString(w, "half")
+				return errors.Join(err, failure)
+			})
+			if !errors.Is(err, failure) || strings.Contains(err.Error(), "ends early") {
+				t.Errorf("1.%d: %v; want %v alone", minor, err, failure)
+			}
+		}
 	}
 }

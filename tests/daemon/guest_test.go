@@ -89,6 +89,69 @@ func TestClosedDir(t *testing.T) {
 	}
 }
 
+// Another user adds files and trees, which his own process reads: what comes of it is what the owner would get.
+func TestGuestAdds(t *testing.T) {
+	t.Parallel()
+	s, same := env.NewStore(t), env.NewStore(t)
+	g := newGuest(t, s)
+	home := filepath.Join(g.dir, "home")
+	for _, dir := range []string{home, filepath.Join(home, "tree"), filepath.Join(home, "tree", "empty")} {
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"file", "tree/executable"} {
+		file := filepath.Join(home, name)
+		if err := errors.Join(os.WriteFile(file, []byte("text\n"), 0o700), os.Chown(file, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(input string, args ...string) env.Result {
+		t.Helper()
+		cmd := g.command(args...)
+		cmd.Dir, cmd.Stdin = g.dir, strings.NewReader(input)
+		return env.Run(t, cmd)
+	}
+	if r := run("", "add", filepath.Join(home, "tree")); r.Code != 1 || !strings.Contains(r.Stderr, "is another user's, and no daemon answers") {
+		t.Errorf("without a daemon add exited with %d: %s", r.Code, r.Stderr)
+	}
+	daemon(t, s)
+	base := ""
+	for _, args := range [][]string{
+		{"home/tree"},
+		{"home/tree", "home/file"},
+		{"--algo", "sha1", "home/tree"},
+		{"--flat", "home/file"},
+		{"--text", "--name", "base", "home/file"},
+		{"--text", "--name", "user", "--refs", "BASE", "home/file"},
+		{"--flat", "--name", "input", "-"},
+	} {
+		for i, arg := range args {
+			if arg == "BASE" {
+				args[i] = base
+			}
+		}
+		want := same.Command(append([]string{"add"}, args...)...)
+		want.Dir, want.Stdin = g.dir, strings.NewReader("input")
+		paths := env.Must(t, want) + "\n"
+		if r := run("input", append([]string{"add"}, args...)...); r.Code != 0 || r.Stdout != paths {
+			t.Errorf("add %q exited with %d: %s%s; want %s", args, r.Code, r.Stdout, r.Stderr, paths)
+		}
+		if strings.HasSuffix(paths, "-base\n") {
+			base = strings.TrimSpace(paths)
+		}
+	}
+	if r := run("", "add", "--name", "x", "/proc/self/nothing"); r.Code != 1 || !strings.Contains(r.Stderr, "no such file") {
+		t.Errorf("add of nothing exited with %d: %s", r.Code, r.Stderr)
+	}
+	if r := run("", "add", "--repair", "home/tree"); r.Code != 1 || !strings.Contains(r.Stderr, "trusted-users") {
+		t.Errorf("add --repair exited with %d: %s", r.Code, r.Stderr)
+	}
+	if r := s.Run("verify"); r.Code != 0 {
+		t.Errorf("verify: %s%s", r.Stdout, r.Stderr)
+	}
+}
+
 // Another user copies by ssh what the daemon has, and it takes what he copies from there as far as it takes what is his.
 func TestGuestCopies(t *testing.T) {
 	t.Parallel()
@@ -189,7 +252,6 @@ func TestGuest(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"add", secret},
-		{"add", "--name", "y", "/etc/passwd"},
 		{"delete", path},
 		{"compact"},
 		{"repair"},
