@@ -128,6 +128,23 @@ func TestBuildSigned(t *testing.T) {
 	}
 }
 
+// damage changes something in the last quarter of the store's first pack.
+func (s *served) damage(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(s.State, "store", "packs", "00000001.pack"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // nothing to lose
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.WriteAt([]byte("0123456789abcdef"), info.Size()-info.Size()/4)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What is damaged, of a path or of what it needs, is built again with --repair, if that gives what it was.
 func TestBuildRepair(t *testing.T) {
 	t.Parallel()
@@ -145,19 +162,7 @@ func TestBuildRepair(t *testing.T) {
 	damage := func() {
 		t.Helper()
 		s.Stop()
-		pack := filepath.Join(s.State, "store", "packs", "00000001.pack")
-		f, err := os.OpenFile(pack, os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close() //nolint:errcheck // nothing to lose
-		info, err := f.Stat()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.WriteAt([]byte("0123456789abcdef"), info.Size()-info.Size()/4); err != nil {
-			t.Fatal(err)
-		}
+		s.damage(t)
 		s.start(t)
 		if r := s.Run("verify"); r.Code == 0 || !strings.Contains(r.Stdout+r.Stderr, "-big") {
 			t.Fatalf("verify exited with %d: %s%s", r.Code, r.Stdout, r.Stderr)

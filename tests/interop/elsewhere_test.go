@@ -310,6 +310,27 @@ func endsSoon(t *testing.T, nap string) {
 	}
 }
 
+// An input that cannot be read here ends the build, by either protocol, and nobody waits for the rest of it.
+func TestElsewhereDamaged(t *testing.T) {
+	env.Require(t, env.Root())
+	c := newClient(t, releases()[0])
+	for _, scheme := range []string{"ssh", "ssh-ng"} {
+		b := newBuilder(t, true, "")
+		s, l := far(t, c)
+		const expression = `let big = mk "big" "seq 1 60000 | sha512sum > $out; seq 1 60000 | cksum >> $out; seq 1 50000 >> $out" { }; in { inherit big; top = mk "top" "ls ${big} > $out" { }; }`
+		if r := build(t, l, expression, "-A", "big", "--option", "sandbox-paths", hostPrograms); r.Code != 0 {
+			t.Fatal(r.Stderr)
+		}
+		s.Stop()
+		s.damage(t)
+		s.start(t, "--allow-other", "--mount", s.mnt)
+		r := build(t, l, expression, "-A", "top", "--max-jobs", "0", "--builders", b.line(scheme, 1, ""))
+		if r.Code == 0 || !strings.Contains(r.Stderr, "copying the inputs: ") {
+			t.Errorf("%s: nix-build exited with %d: %s", scheme, r.Code, r.Stderr)
+		}
+	}
+}
+
 // A connection that ends in the middle: the build is done on another machine, once; and what the first one was doing ends.
 func TestElsewhereCut(t *testing.T) {
 	env.Require(t, env.Root())
