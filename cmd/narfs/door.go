@@ -244,7 +244,7 @@ func (d *daemonAdder) Add(_ context.Context, r io.Reader, opts store.AddOptions)
 func (d *daemonAdder) AddTree(ctx context.Context, path string, opts store.AddOptions) (nix.PathInfo, error) {
 	if opts.Method == nix.MethodNAR {
 		return d.add(opts, func(w io.Writer) error {
-			return nar.Dump(&tellingWriter{w, opts.Progress}, path, nar.DumpOptions{CaseHack: opts.CaseHack})
+			return nar.Dump(&meteredWriter{w, opts.Progress}, path, nar.DumpOptions{CaseHack: opts.CaseHack})
 		})
 	}
 	f, err := openFile(ctx, path)
@@ -252,20 +252,5 @@ func (d *daemonAdder) AddTree(ctx context.Context, path string, opts store.AddOp
 		return nix.PathInfo{}, err
 	}
 	defer f.Close() //nolint:errcheck // only read
-	return d.add(opts, func(w io.Writer) error { _, err := io.Copy(&tellingWriter{w, opts.Progress}, f); return err })
-}
-
-// tellingWriter tells how much is written.
-type tellingWriter struct {
-	w    io.Writer
-	tell func(n int)
-}
-
-// Write implements io.Writer.
-func (t *tellingWriter) Write(p []byte) (int, error) {
-	n, err := t.w.Write(p)
-	if t.tell != nil {
-		t.tell(n)
-	}
-	return n, err
+	return d.add(opts, func(w io.Writer) error { _, err := io.Copy(&meteredWriter{w, opts.Progress}, f); return err })
 }

@@ -341,17 +341,18 @@ func (m *meter) writer(w io.Writer) io.Writer {
 	if m == nil {
 		return w
 	}
-	return &meteredWriter{w, m}
+	return &meteredWriter{w, func(n int) { m.add(int64(n)) }}
 }
 
+// meteredWriter tells how much is written.
 type meteredWriter struct {
-	w io.Writer
-	m *meter
+	w    io.Writer
+	tell func(n int)
 }
 
 func (w *meteredWriter) Write(b []byte) (int, error) {
 	n, err := w.w.Write(b)
-	w.m.add(int64(n))
+	w.tell(n)
 	return n, err
 }
 

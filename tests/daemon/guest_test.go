@@ -58,6 +58,16 @@ func (g *guest) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
+// mkdir makes folders that only the guest may enter.
+func (g *guest) mkdir(dirs ...string) {
+	g.t.Helper()
+	for _, dir := range dirs {
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, nobody, nobody)); err != nil {
+			g.t.Fatal(err)
+		}
+	}
+}
+
 func (g *guest) run(args ...string) env.Result {
 	g.t.Helper()
 	return env.Run(g.t, g.command(args...))
@@ -95,11 +105,7 @@ func TestGuestAdds(t *testing.T) {
 	s, same := env.NewStore(t), env.NewStore(t)
 	g := newGuest(t, s)
 	home := filepath.Join(g.dir, "home")
-	for _, dir := range []string{home, filepath.Join(home, "tree"), filepath.Join(home, "tree", "empty")} {
-		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, nobody, nobody)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	g.mkdir(home, filepath.Join(home, "tree"), filepath.Join(home, "tree", "empty"))
 	for _, name := range []string{"file", "tree/executable"} {
 		file := filepath.Join(home, name)
 		if err := errors.Join(os.WriteFile(file, []byte("text\n"), 0o700), os.Chown(file, nobody, nobody)); err != nil {
@@ -164,11 +170,7 @@ func TestGuestCopies(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(g.dir, "ssh"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{there, filepath.Join(g.dir, "home")} {
-		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, nobody, nobody)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	g.mkdir(there, filepath.Join(g.dir, "home"))
 	if err := os.Symlink(path, filepath.Join(g.dir, "home", "result")); err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ type worker struct {
 
 	// Who is not trusted gets in what is signed or content-addressed only. The rest the other side has to build itself.
 	guest   bool
-	refused map[nix.StorePath]struct{}
+	refused map[nix.StorePath]struct{} // by the last upload
 }
 
 func openWorker(p *process, s *store.Store) (*worker, error) {
@@ -45,7 +45,7 @@ func (c *worker) ping() error {
 
 // Upload implements build.Session.
 func (c *worker) Upload(ctx context.Context, paths []nix.StorePath, substitute bool) error {
-	c.refused = nil
+	c.refused = map[nix.StorePath]struct{}{}
 	valid, err := c.client.QueryValidPaths(workerproto.QueryValidPathsRequest{Paths: paths, Substitute: substitute})
 	if err != nil {
 		return c.said(err)
@@ -78,23 +78,16 @@ func (c *worker) Upload(ctx context.Context, paths []nix.StorePath, substitute b
 func (c *worker) offer(one workerproto.Added) error {
 	for _, ref := range one.Info.References {
 		if _, ok := c.refused[ref]; ok && ref != one.Info.Path {
-			c.refuses(one.Info.Path)
+			c.refused[one.Info.Path] = struct{}{}
 			return nil
 		}
 	}
 	err := c.client.AddToStoreNar(workerproto.AddToStoreNarRequest{Info: one.Info}, one.NAR)
 	if told, ok := errors.AsType[*workerproto.RemoteError](err); ok && strings.Contains(told.Message, "lacks a ") { // as Nix has it, and we
-		c.refuses(one.Info.Path)
+		c.refused[one.Info.Path] = struct{}{}
 		return nil
 	}
 	return err
-}
-
-func (c *worker) refuses(p nix.StorePath) {
-	if c.refused == nil {
-		c.refused = map[nix.StorePath]struct{}{}
-	}
-	c.refused[p] = struct{}{}
 }
 
 // build has a derivation built. Who is not trusted must show that its outputs are what they are called: by the derivation itself, with
